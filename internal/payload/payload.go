@@ -1,0 +1,2 @@
+// Package payload turns payloads into rows.
+package payload
