@@ -1,0 +1,363 @@
+package segment
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/leat-io/leat/internal/record"
+	"github.com/leat-io/leat/internal/stream"
+)
+
+// Limits are kept in two places: enforce runs with every commit and costs memory only; maintain runs on a timer and
+// gives space back, by deleting segments that nothing points to and by copying the few live frames of others forward.
+
+// enforce truncates s as its policy says. Called with mu held; s may be nil.
+func (l *lane) enforce(s *streamState) {
+	if s == nil || s.deleted {
+		return
+	}
+	p := &s.policy
+	if p.MaxBytes > 0 && p.OnFull == stream.DropOldest && s.bytes > p.MaxBytes {
+		l.drop(s, l.oldestKept(s, s.bytes-p.MaxBytes))
+	}
+	if p.UntilExported {
+		if lowest, ok := s.exported(); ok {
+			l.cut(s, min(lowest, s.synced))
+		}
+	}
+}
+
+// drop is a cut that loses records: it is counted.
+func (l *lane) drop(s *streamState, before record.Offset) {
+	first, bytes := s.first, s.bytes
+	l.cut(s, min(before, s.synced))
+	if n := s.first - first; n > 0 {
+		l.stats.droppedRecords.Add(int64(n))
+		l.stats.droppedBytes.Add(bytes - s.bytes)
+	}
+}
+
+// cut truncates s and remembers the step for the next control frame.
+func (l *lane) cut(s *streamState, before record.Offset) {
+	if before <= s.first {
+		return
+	}
+	o := op{kind: opTruncate, id: s.id, offset: before, bytes: l.logicalFrom(s, before)}
+	l.apply(&o)
+	l.lazy = append(l.lazy, o)
+}
+
+// groupsOf returns the groups of s that lie in e, from either index.
+func (l *lane) groupsOf(s *streamState, e *extent) ([]group, error) {
+	if e.segment == l.active.number {
+		return s.groups, nil
+	}
+	seg := l.segments[e.segment]
+	if seg == nil {
+		return nil, nil
+	}
+	return l.indexes.get(*seg, s.id)
+}
+
+// logicalFrom is the logical bytes from before on of the extent that before cuts: exact at a group's border, else the
+// whole group counts.
+func (l *lane) logicalFrom(s *streamState, before record.Offset) (left int64) {
+	i := findExtent(s.extents, before)
+	if i == len(s.extents) || s.extents[i].first >= before {
+		return 0
+	}
+	e := s.extents[i]
+	groups, err := l.groupsOf(s, &e)
+	if err != nil || len(groups) == 0 {
+		return e.share(before, e.next).logical
+	}
+	for _, g := range groups[findGroup(groups, before):] {
+		if g.first < e.next {
+			left += int64(g.logical)
+		}
+	}
+	return min(left, e.logical)
+}
+
+// oldestKept is the offset before which at least surplus logical bytes lie: the border of a group.
+func (l *lane) oldestKept(s *streamState, surplus int64) record.Offset {
+	for i := range s.extents {
+		e := &s.extents[i]
+		if surplus >= e.logical && i+1 < len(s.extents) {
+			surplus -= e.logical
+			if surplus == 0 {
+				return e.next
+			}
+			continue
+		}
+		groups, err := l.groupsOf(s, e)
+		if err != nil {
+			return e.next
+		}
+		for _, g := range groups[findGroup(groups, e.first):] {
+			surplus -= int64(g.logical)
+			if surplus <= 0 {
+				return min(g.next(), e.next)
+			}
+		}
+		return e.next
+	}
+	return s.first
+}
+
+// maintain runs until the lane is stopped.
+func (l *lane) maintain() {
+	t := time.NewTicker(l.log.opts.MaintainInterval)
+	defer t.Stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	l.idle.Go(func() {
+		<-l.quit
+		cancel()
+	})
+	for {
+		select {
+		case <-l.quit:
+			return
+		case <-t.C:
+			l.log.measureSpace()
+			l.expire()
+			l.makeSpace()
+			if err := l.clean(ctx); err != nil && ctx.Err() == nil {
+				l.logger.Error("cleaning the log", "error", err)
+			}
+		}
+	}
+}
+
+// expire truncates by age. A record's age is by its own time, seen by the box's clock once that is trusted.
+func (l *lane) expire() {
+	now := l.log.opts.Clock.Read()
+	if !now.Trusted {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.streams {
+		if s.policy.MaxAge > 0 {
+			l.drop(s, l.firstSince(s, now.Wall-int64(s.policy.MaxAge)))
+		}
+	}
+}
+
+// firstSince is the lowest offset whose group holds a record of time t or later, or what readers see as the end.
+func (l *lane) firstSince(s *streamState, t int64) record.Offset {
+	for i := range s.extents {
+		e := &s.extents[i]
+		if e.maxTime < t {
+			continue
+		}
+		groups, err := l.groupsOf(s, e)
+		if err != nil {
+			return e.first
+		}
+		for _, g := range groups[findGroup(groups, e.first):] {
+			if g.maxTime >= t {
+				return max(g.first, e.first)
+			}
+		}
+	}
+	return s.synced
+}
+
+// makeSpace drops the oldest segment's records of streams that allow it while the node is over its budget.
+func (l *lane) makeSpace() {
+	for l.log.overBudget() > 0 {
+		l.mu.Lock()
+		done := true
+		for _, seg := range l.sortedSegments() {
+			if seg == l.active {
+				break
+			}
+			for _, s := range l.streams {
+				if s.policy.OnFull != stream.DropOldest || len(s.extents) == 0 || s.extents[0].segment != seg.number {
+					continue
+				}
+				l.drop(s, s.extents[0].next)
+				done = false
+			}
+			if !done {
+				break
+			}
+		}
+		l.mu.Unlock()
+		if done || l.dropDead() != nil {
+			return
+		}
+	}
+}
+
+// clean deletes segments without live frames and copies the live frames of the emptiest others forward while garbage
+// makes up more than a quarter of the lane.
+func (l *lane) clean(ctx context.Context) error {
+	if err := l.dropDead(); err != nil {
+		return err
+	}
+	for {
+		victim, ok := l.victim()
+		if !ok {
+			return nil
+		}
+		if err := l.copyForward(ctx, victim); err != nil {
+			return err
+		}
+		if err := l.dropSegments(ctx, victim); err != nil {
+			return err
+		}
+		l.stats.cleanedSegments.Add(1)
+	}
+}
+
+// victim is the sealed segment with the smallest live share, when cleaning is due.
+func (l *lane) victim() (best segmentState, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var total, garbage int64
+	bestShare := 0.75
+	for _, seg := range l.segments {
+		if seg == l.active {
+			continue
+		}
+		total += seg.size
+		garbage += seg.size - seg.live
+		if share := float64(seg.live) / float64(seg.size); share < bestShare {
+			best, bestShare, ok = *seg, share, true
+		}
+	}
+	return best, ok && garbage*4 > total
+}
+
+// dropDead removes the segments that nothing points to.
+func (l *lane) dropDead() error {
+	l.mu.Lock()
+	// The live count alone is not asked: shares are rounded.
+	held := map[uint64]bool{l.active.number: true}
+	for _, s := range l.streams {
+		for i := range s.extents {
+			held[s.extents[i].segment] = true
+		}
+	}
+	var dead []segmentState
+	for _, seg := range l.sortedSegments() {
+		if !held[seg.number] {
+			dead = append(dead, *seg)
+		}
+	}
+	l.mu.Unlock()
+	if len(dead) == 0 {
+		return nil
+	}
+	return l.dropSegments(context.Background(), dead...)
+}
+
+// dropSegments logs, durably, that the segments are gone, and removes their files.
+func (l *lane) dropSegments(ctx context.Context, segs ...segmentState) error {
+	ops := make([]op, len(segs))
+	for i := range segs {
+		ops[i] = op{kind: opDropSegment, segment: segs[i].number}
+	}
+	err := l.submit(ctx, &control{steps: func() ([]op, error) { return ops, nil }})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i := range segs {
+		errs = append(errs, l.removeSegment(&segs[i]))
+	}
+	return errors.Join(errs...)
+}
+
+// copyForward appends the live frames of a segment to the active one and waits until they are durable there.
+func (l *lane) copyForward(ctx context.Context, victim segmentState) error {
+	h, err := l.files.open(victim.number, victim.salt)
+	if err != nil {
+		return l.declareMissing(victim.number)
+	}
+	defer h.release()
+	size, err := h.file.Size()
+	if err != nil {
+		return err
+	}
+	var (
+		copied sync.WaitGroup
+		mu     sync.Mutex // guards failed
+		failed error
+	)
+	defer copied.Wait()
+	sc := newScanner(h.file, size, victim.salt)
+	for {
+		p, err := sc.next()
+		if err != nil {
+			break
+		}
+		if p.kind != kindData || p.unreadable {
+			l.reportUnreadable(victim, &p)
+			continue
+		}
+		weight := min(p.end-p.pos, l.log.opts.QueueBytes)
+		if err := l.space.Acquire(ctx, weight); err != nil {
+			return err
+		}
+		copied.Add(1)
+		queued := l.relocate(victim.number, &p, weight, func(_ record.Offset, err error) {
+			defer copied.Done()
+			if err != nil {
+				mu.Lock()
+				failed = errors.Join(failed, err)
+				mu.Unlock()
+			}
+		})
+		if !queued {
+			copied.Done()
+			l.space.Release(weight)
+		}
+	}
+	copied.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	return failed
+}
+
+// relocate queues a copy of a frame when its stream still has it in that segment; else it reports false.
+func (l *lane) relocate(segment uint64, p *piece, weight int64, done func(record.Offset, error)) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.streams[p.stream]
+	if s == nil || l.refuse() != nil {
+		return false
+	}
+	i := findExtent(s.extents, max(p.first, s.first))
+	if i == len(s.extents) || s.extents[i].segment != segment || s.extents[i].first >= p.header.next() {
+		return false
+	}
+	q := &l.queue
+	start := len(q.buf)
+	q.buf = append(q.buf, make([]byte, frameHeaderSize)...)
+	q.buf = append(q.buf, p.body...)
+	h := p.header
+	h.flags |= flagRelocated
+	q.closeFrame(start, h)
+	q.items = append(q.items, item{s: s, frames: 1, weight: weight, relocate: true, done: done})
+	l.stats.copiedBytes.Add(p.end - p.pos)
+	l.wake()
+	return true
+}
+
+// reportUnreadable reports damage that cleaning came across.
+func (l *lane) reportUnreadable(seg segmentState, p *piece) {
+	if p.kind != 0 && !p.unreadable || p.kind == kindVoid {
+		return
+	}
+	d := damage{segment: seg, from: p.pos, to: p.end}
+	if p.kind == kindData {
+		d.first, d.next = p.first, p.header.next()
+	}
+	l.report(d)
+}
