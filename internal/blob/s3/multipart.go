@@ -1,0 +1,202 @@
+package s3
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leat-io/leat/internal/blob"
+	"github.com/leat-io/leat/internal/record"
+)
+
+// partSize is the size of the parts of an object of size bytes: the configured one unless that makes too many parts.
+func (s *Store) partSize(size int64) int64 {
+	return max(s.cfg.PartSize, (size+maxParts-1)/maxParts)
+}
+
+// putParts stores an object by a multipart upload, going on with an earlier one of the same content.
+func (s *Store) putParts(ctx context.Context, u blob.Upload) error {
+	err := s.settle(ctx, u)
+	if kind, _ := classify(err); err == nil || !errors.Is(err, errAbsent) && kind != record.Denied {
+		return err // there already, another one is there, or the store cannot be asked
+	}
+	up, have, err := s.begin(ctx, u)
+	if err != nil {
+		return err
+	}
+	parts, err := s.send(ctx, u, up, have)
+	if err == nil {
+		err = s.complete(ctx, u, up, parts)
+	}
+	switch {
+	case err == nil:
+		s.state.forget(up)
+		s.stats.puts.Add(1)
+		s.stats.putBytes.Add(u.Size)
+		return nil
+	case isExists(err):
+		// Put by somebody else meanwhile, or by ourselves when the answer was lost. Our upload is superfluous.
+		err := s.settleExisting(ctx, u)
+		if err == nil || record.KindOf(err) == record.Conflict {
+			s.abort(ctx, up)
+		}
+		return err
+	case isCode(err, "NoSuchUpload"):
+		s.state.forget(up)
+		if serr := s.settle(ctx, u); serr == nil || !errors.Is(serr, errAbsent) {
+			return serr
+		}
+		return record.Errorf(record.Unavailable, "the store dropped the unfinished upload: %w", err).
+			WithHint("leat starts it again; check that no lifecycle rule ends uploads too early")
+	case isCode(err, "InvalidPart", "InvalidPartOrder", "EntityTooSmall", "ConditionalRequestConflict"):
+		s.abort(ctx, up)
+		return record.Errorf(record.Unavailable, "the store did not put the parts together: %w", err).
+			WithHint("leat starts the upload again")
+	case !up.kept:
+		s.abort(ctx, up) // nobody would go on with it
+	}
+	return err
+}
+
+// begin returns the upload to go on with and the parts it has, or a new one.
+func (s *Store) begin(ctx context.Context, u blob.Upload) (*upload, map[int32]types.Part, error) {
+	id := s.state.id(&s.cfg, u)
+	if up, ok := s.state.load(id, u); ok {
+		have, err := s.parts(ctx, u, up)
+		if kind, _ := classify(err); err == nil || kind == record.Denied {
+			return up, have, nil // without the right to list, all parts are sent again into the same upload
+		}
+		if !isCode(err, "NoSuchUpload") {
+			return nil, nil, err
+		}
+		s.state.forget(up)
+	}
+	in := &s3.CreateMultipartUploadInput{
+		Bucket: s.bucket(), Key: s.key(u.Key), ContentType: contentType(u.Key),
+		Metadata: map[string]string{shaMetadata: hex.EncodeToString(u.SHA256[:])},
+	}
+	up := newUpload(id, u, s.partSize(u.Size))
+	if s.cfg.Checksums == ChecksumsWhenSupported {
+		in.ChecksumAlgorithm, up.Checksums = types.ChecksumAlgorithmSha256, true
+	}
+	out, err := s.client.CreateMultipartUpload(ctx, in)
+	if err != nil {
+		return nil, nil, err
+	}
+	up.UploadID = aws.ToString(out.UploadId)
+	s.state.save(up)
+	return up, nil, nil
+}
+
+// parts lists what the store has of an upload, leaving out parts of a wrong size.
+func (s *Store) parts(ctx context.Context, u blob.Upload, up *upload) (map[int32]types.Part, error) {
+	have := map[int32]types.Part{}
+	pages := s3.NewListPartsPaginator(s.client, &s3.ListPartsInput{
+		Bucket: s.bucket(), Key: s.key(u.Key), UploadId: &up.UploadID,
+	})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range page.Parts {
+			n := aws.ToInt32(p.PartNumber)
+			if aws.ToInt64(p.Size) == up.sizeOf(n) && (!up.Checksums || p.ChecksumSHA256 != nil) {
+				have[n] = p
+			}
+		}
+	}
+	return have, nil
+}
+
+// send uploads the parts that are missing and returns all of them in order.
+func (s *Store) send(
+	ctx context.Context, u blob.Upload, up *upload, have map[int32]types.Part,
+) ([]types.CompletedPart, error) {
+	var mu sync.Mutex // guards all
+	all := make([]types.CompletedPart, up.count())
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(s.cfg.Concurrency)
+	for n := int32(1); n <= up.count() && ctx.Err() == nil; n++ {
+		if p, ok := have[n]; ok {
+			all[n-1] = types.CompletedPart{PartNumber: &n, ETag: p.ETag, ChecksumSHA256: p.ChecksumSHA256}
+			s.stats.partsKept.Add(1)
+			continue
+		}
+		group.Go(func() error {
+			p, err := s.sendPart(ctx, u, up, n)
+			mu.Lock()
+			defer mu.Unlock()
+			all[n-1] = p
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return all, ctx.Err()
+}
+
+func (s *Store) sendPart(ctx context.Context, u blob.Upload, up *upload, n int32) (types.CompletedPart, error) {
+	body := io.NewSectionReader(u.Body, int64(n-1)*up.PartSize, up.sizeOf(n))
+	hash := sha256.New()
+	if _, err := io.Copy(hash, &ctxReader{ctx, body}); err != nil {
+		return types.CompletedPart{}, err
+	}
+	if _, err := body.Seek(0, io.SeekStart); err != nil {
+		return types.CompletedPart{}, err
+	}
+	sum := [32]byte(hash.Sum(nil))
+	in := &s3.UploadPartInput{
+		Bucket: s.bucket(), Key: s.key(u.Key), UploadId: &up.UploadID, PartNumber: &n,
+		Body: body, ContentLength: aws.Int64(up.sizeOf(n)),
+	}
+	if up.Checksums {
+		in.ChecksumSHA256 = encode(sum)
+	}
+	out, err := s.client.UploadPart(ctx, in, withPayloadHash(sum))
+	if err != nil {
+		return types.CompletedPart{}, err
+	}
+	s.stats.partsSent.Add(1)
+	return types.CompletedPart{PartNumber: &n, ETag: out.ETag, ChecksumSHA256: in.ChecksumSHA256}, nil
+}
+
+func (s *Store) complete(ctx context.Context, u blob.Upload, up *upload, parts []types.CompletedPart) error {
+	in := &s3.CompleteMultipartUploadInput{
+		Bucket: s.bucket(), Key: s.key(u.Key), UploadId: &up.UploadID,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
+	}
+	if !s.unconditional.Load() {
+		in.IfNoneMatch = aws.String(ifAbsent)
+	}
+	_, err := s.client.CompleteMultipartUpload(ctx, in)
+	if err != nil && in.IfNoneMatch != nil && isNoConditions(err) {
+		s.forgetConditions() // putParts looked whether the key exists
+		in.IfNoneMatch = nil
+		_, err = s.client.CompleteMultipartUpload(ctx, in)
+	}
+	return err
+}
+
+// abort frees what the store holds of an upload, as far as the rights allow; what stays is for a lifecycle rule. It
+// runs also when the caller's context has ended.
+func (s *Store) abort(ctx context.Context, up *upload) {
+	s.state.forget(up)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ConnectTimeout)
+	defer cancel()
+	_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
+		Bucket: s.bucket(), Key: s.key(up.Key), UploadId: &up.UploadID,
+	})
+	if err != nil {
+		s.log.Debug("unfinished upload stays in the store", "key", s.cfg.Prefix+up.Key, "error", err)
+	}
+}
