@@ -61,7 +61,7 @@ func (s *Store) Delete(_ context.Context, key string) error {
 	if err := blob.ValidateKey(key); err != nil {
 		return err
 	}
-	if _, err := s.stat(key); errors.Is(err, fs.ErrNotExist) || isNotDir(err) {
+	if _, err := s.stat(key); errors.Is(err, fs.ErrNotExist) {
 		return nil // a directory is no object either
 	}
 	err := s.dir.Remove(key)

@@ -262,7 +262,7 @@ func (s *Store) Open(_ context.Context, key string) (io.ReadCloser, blob.Object,
 	}
 	f, err := s.dir.Open(key)
 	if err != nil {
-		return nil, blob.Object{}, s.fail("open", key, err)
+		return nil, blob.Object{}, s.fail("open", key, noFile(err))
 	}
 	o, err := s.stat(key)
 	if err != nil {
@@ -286,12 +286,20 @@ func (s *Store) Stat(_ context.Context, key string) (blob.Object, error) {
 func (s *Store) stat(key string) (blob.Object, error) {
 	info, err := s.dir.Stat(key)
 	if err != nil {
-		return blob.Object{}, err
+		return blob.Object{}, noFile(err)
 	}
 	if !info.Mode().IsRegular() {
 		return blob.Object{}, fs.ErrNotExist
 	}
 	return object(key, info), nil
+}
+
+// noFile makes of "an element of the path is a file" what it is to a reader: there is no such object.
+func noFile(err error) error {
+	if isNotDir(err) {
+		return fs.ErrNotExist
+	}
+	return err
 }
 
 // object describes a file. Its ETag is size and time: files are never written to once they have a key, so another

@@ -192,4 +192,3 @@ func isExists(err error) bool {
 func isNoConditions(err error) bool {
 	return isCode(err, "NotImplemented") || statusOf(err) == http.StatusNotImplemented
 }
-

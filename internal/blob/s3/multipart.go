@@ -123,16 +123,16 @@ func (s *Store) send(
 ) ([]types.CompletedPart, error) {
 	var mu sync.Mutex // guards all
 	all := make([]types.CompletedPart, up.count())
-	group, ctx := errgroup.WithContext(ctx)
+	group, sending := errgroup.WithContext(ctx)
 	group.SetLimit(s.cfg.Concurrency)
-	for n := int32(1); n <= up.count() && ctx.Err() == nil; n++ {
+	for n := int32(1); n <= up.count() && sending.Err() == nil; n++ {
 		if p, ok := have[n]; ok {
 			all[n-1] = types.CompletedPart{PartNumber: &n, ETag: p.ETag, ChecksumSHA256: p.ChecksumSHA256}
 			s.stats.partsKept.Add(1)
 			continue
 		}
 		group.Go(func() error {
-			p, err := s.sendPart(ctx, u, up, n)
+			p, err := s.sendPart(sending, u, up, n)
 			mu.Lock()
 			defer mu.Unlock()
 			all[n-1] = p
