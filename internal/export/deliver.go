@@ -99,7 +99,7 @@ func (r *Runner) commit(ctx context.Context, s Step) error {
 	if err := r.spec.Sink.Reached(ctx, s); err != nil {
 		r.slog.Warn("spool not cleaned, the next start will", "error", err)
 	}
-	r.release(false)
+	r.release()
 	ring(r.cutter.work)
 	return nil
 }

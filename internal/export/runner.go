@@ -55,7 +55,8 @@ type Runner struct {
 	cutting    trouble
 	delivering trouble
 	reason     string // why nothing is cut although there is a backlog
-	ended      error  // why the runner gave up
+	stopped    bool   // run has returned
+	ended      error  // why it did, when nobody asked it to
 }
 
 // bells wake a loop. Both have capacity 1: a bell that rings already says enough.
@@ -145,7 +146,10 @@ func (r *Runner) run(ctx context.Context) {
 	wg.Go(func() { end(r.cutLoop) })
 	wg.Go(func() { end(r.deliverLoop) })
 	wg.Wait()
-	r.release(true)
+	r.mu.Lock()
+	r.stopped = true
+	r.mu.Unlock()
+	r.release()
 }
 
 // update changes the position durably. When it fails, what is stored is either the old or the new position.
@@ -248,13 +252,9 @@ func (r *Runner) Flush(ctx context.Context) error {
 	}
 	w := waiter{to: b.Readable, done: make(chan struct{})}
 	r.mu.Lock()
-	if r.ended != nil {
-		defer r.mu.Unlock()
-		return r.ended
-	}
 	r.waiters = append(r.waiters, w)
 	r.mu.Unlock()
-	r.release(false)
+	r.release()
 	r.wake()
 	select {
 	case <-w.done:
@@ -267,16 +267,23 @@ func (r *Runner) Flush(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.ended
+	switch {
+	case r.loaded && w.to <= r.committed():
+		return nil
+	case r.ended != nil:
+		return r.ended
+	}
+	return record.Errorf(record.Unavailable, "flush stream %s: the export was stopped", r.spec.Name).
+		WithHint("nothing is lost: it goes on with the next start")
 }
 
-// release lets go the waiters whose records are committed, or all of them.
-func (r *Runner) release(all bool) {
+// release lets go the waiters whose records are committed, and all of them once the runner has stopped.
+func (r *Runner) release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	done := r.committed()
 	r.waiters = slices.DeleteFunc(r.waiters, func(w waiter) bool {
-		if !all && (!r.loaded || w.to > done) {
+		if !r.stopped && (!r.loaded || w.to > done) {
 			return false
 		}
 		close(w.done)
