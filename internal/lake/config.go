@@ -1,6 +1,8 @@
 package lake
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/leat-io/leat/internal/record"
@@ -40,19 +42,44 @@ func DefaultConfig() Config {
 		OpenFiles:     8,
 		Pattern:       DefaultPattern,
 		TimeUnit:      Auto,
-		Compression:   "default",
+		Compression:   "better",
 	}
+}
+
+// withDefaults fills in what is zero.
+func (c Config) withDefaults() Config {
+	d := DefaultConfig()
+	c.RowGroupBytes = cmp.Or(c.RowGroupBytes, d.RowGroupBytes)
+	c.FileBytes = cmp.Or(c.FileBytes, d.FileBytes)
+	c.OpenFiles = cmp.Or(c.OpenFiles, d.OpenFiles)
+	c.Pattern = cmp.Or(c.Pattern, d.Pattern)
+	c.Compression = cmp.Or(c.Compression, d.Compression)
+	return c
 }
 
 // Validate says which key cannot be, and what to write instead.
 func (c Config) Validate() error {
-	if c.NodeID != "" && strings.ContainsFunc(c.NodeID, notKeyRune) {
-		return record.Errorf(record.Invalid, "lake.node_id: %q", c.NodeID).
-			WithHint("use letters, digits and underscores only, at most 32")
+	c = c.withDefaults()
+	bad := func(key string, value any, hint string) error {
+		return record.Errorf(record.Invalid, "lake.%s: %v", key, value).WithHint("%s", hint)
 	}
-	return nil
+	switch {
+	case len(c.NodeID) > 32 || strings.ContainsFunc(c.NodeID, notKeyRune):
+		return bad("node_id", c.NodeID, "use letters, digits and underscores only, at most 32")
+	case c.RowGroupBytes < 1<<20 || c.RowGroupBytes > 1<<30:
+		return bad("row_group_bytes", c.RowGroupBytes, "use 1048576 (1 MiB) to 1073741824 (1 GiB)")
+	case c.FileBytes < 1<<20:
+		return bad("file_bytes", c.FileBytes, "use at least 1048576 (1 MiB)")
+	case c.OpenFiles < 1 || c.OpenFiles > 1000:
+		return bad("open_files", c.OpenFiles, "use 1 to 1000")
+	case c.TimeUnit > Nano:
+		return bad("time_unit", c.TimeUnit, "use auto, ms, us or ns")
+	case !slices.Contains([]string{"fastest", "default", "better", "best"}, c.Compression):
+		return bad("compression", c.Compression, "use fastest, default, better or best")
+	}
+	return validatePattern(c.Pattern)
 }
 
 func notKeyRune(r rune) bool {
-	return !(r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
+	return r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
 }
