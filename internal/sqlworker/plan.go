@@ -22,6 +22,7 @@ type planner struct {
 	tables map[string]*tableFacts // by name in lower case
 	refs   map[string][]condition // one for each time the table is named
 	values []value                // constants to be evaluated
+	all    bool                   // the statement may read any table: it holds SQL in texts
 }
 
 // tableFacts is what the planner must know of a table.
@@ -107,9 +108,10 @@ func (p *planner) walk(v any) {
 		case "SELECT_NODE":
 			p.selectNode(v)
 			return
-		case "BASE_TABLE":
-			p.name(v, always())
+		case "FUNCTION":
+			p.all = p.all || hidesTables(text(v, "function_name"))
 		}
+		p.name(v, always()) // BASE_TABLE, and whatever else names a table
 		for _, e := range v {
 			p.walk(e)
 		}
@@ -122,6 +124,11 @@ func (p *planner) name(ref node, c condition) {
 	if p.tables[key] != nil {
 		p.refs[key] = append(p.refs[key], c)
 	}
+}
+
+// hidesTables lists the functions that run SQL given as text, which the planner does not look into.
+func hidesTables(function string) bool {
+	return slices.Contains([]string{"query", "query_table", "json_execute_serialized_sql"}, strings.ToLower(function))
 }
 
 // source is one entry of a FROM clause.
@@ -375,6 +382,11 @@ func pure(function string) bool {
 // plan is the result, once the constants are known.
 func (p *planner) plan(known []*constantValue) wire.Plan {
 	var out wire.Plan
+	if p.all {
+		for key := range p.tables {
+			p.refs[key] = append(p.refs[key], always())
+		}
+	}
 	for _, key := range sortedKeys(p.refs) {
 		f := wire.Filter{Op: "or"}
 		for _, c := range p.refs[key] {
