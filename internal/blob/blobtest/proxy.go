@@ -3,6 +3,7 @@ package blobtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -23,6 +24,7 @@ const (
 	Refuse              // no listener: connections are refused at once
 	Hang                // take the request and never answer
 	Fail503             // answer 503 SlowDown as S3 does
+	Fail501             // answer 501 NotImplemented, as stores do to what they do not know
 	Cut                 // take CutBytes of the request's body and break the connection; nothing is forwarded
 	Lose                // forward, and break the connection instead of answering: the store did it, the client does not know
 )
@@ -34,6 +36,7 @@ const CutBytes = 64 << 10
 type Request struct {
 	Method, Path string
 	Query        url.Values
+	Header       http.Header
 	Mode         Mode // what was done to it
 }
 
@@ -165,7 +168,7 @@ func (p *Proxy) Forget() {
 }
 
 func (p *Proxy) handle(w http.ResponseWriter, r *http.Request) {
-	req := Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query()}
+	req := Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Header: r.Header.Clone()}
 	p.mu.Lock()
 	if p.only == nil || p.only(req) {
 		req.Mode = p.mode
@@ -183,11 +186,9 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request) {
 		}
 		panic(http.ErrAbortHandler)
 	case Fail503:
-		_, _ = io.Copy(io.Discard, r.Body)
-		w.Header().Set("Content-Type", "application/xml")
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = io.WriteString(w, `<?xml version="1.0" encoding="UTF-8"?>`+
-			`<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>`)
+		refuse(w, r, http.StatusServiceUnavailable, "SlowDown")
+	case Fail501:
+		refuse(w, r, http.StatusNotImplemented, "NotImplemented")
 	case Cut:
 		_, _ = io.CopyN(io.Discard, r.Body, CutBytes)
 		panic(http.ErrAbortHandler)
@@ -199,6 +200,15 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request) {
 	default:
 		p.target.ServeHTTP(w, r)
 	}
+}
+
+// refuse answers as S3 does.
+func refuse(w http.ResponseWriter, r *http.Request, status int, code string) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintf(w, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>"+
+		"<Error><Code>%s</Code><Message>a fault of the test</Message></Error>", code)
 }
 
 // lost is where an answer goes that the client will not see.

@@ -37,6 +37,9 @@ func (s *Store) look(ctx context.Context, key string) (existing, error) {
 		in.ChecksumMode = types.ChecksumModeEnabled
 	}
 	out, err := s.client.HeadObject(ctx, in)
+	if err == nil && out.ETag == nil {
+		err = notS3()
+	}
 	if err != nil {
 		if kind, _ := classify(err); kind == record.Denied {
 			return s.lookInList(ctx, key)
@@ -62,6 +65,9 @@ func (s *Store) lookInList(ctx context.Context, key string) (existing, error) {
 	page, err := s.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{
 		Bucket: s.bucket(), Prefix: s.key(key), MaxKeys: aws.Int32(10),
 	})
+	if err == nil && !isListing(page) {
+		err = notS3()
+	}
 	if err != nil {
 		return existing{}, err
 	}

@@ -40,6 +40,12 @@ const (
 	hintTLS         = "the store's certificate is not trusted here: install its CA (SSL_CERT_FILE or the system's store)"
 )
 
+// notS3 is the answer of something that says 200 and is no S3 server: a captive portal, a web console, a proxy. Without
+// a look at the ETag that every S3 answer carries, an object it swallowed would count as stored.
+func notS3() *record.Error {
+	return record.Errorf(record.Unavailable, "the endpoint answers, but not as an S3 server does").WithHint("%s", hintNotS3)
+}
+
 // problems is the table from S3 error codes, of AWS and of compatible stores, to kinds.
 func problems() []problem {
 	return []problem{

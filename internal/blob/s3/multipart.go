@@ -88,6 +88,9 @@ func (s *Store) begin(ctx context.Context, u blob.Upload) (*upload, map[int32]ty
 		in.ChecksumAlgorithm, up.Checksums = types.ChecksumAlgorithmSha256, true
 	}
 	out, err := s.client.CreateMultipartUpload(ctx, in)
+	if err == nil && out.UploadId == nil {
+		err = notS3()
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -163,6 +166,9 @@ func (s *Store) sendPart(ctx context.Context, u blob.Upload, up *upload, n int32
 		in.ChecksumSHA256 = encode(sum)
 	}
 	out, err := s.client.UploadPart(ctx, in, withPayloadHash(sum))
+	if err == nil && out.ETag == nil {
+		err = notS3()
+	}
 	if err != nil {
 		return types.CompletedPart{}, err
 	}
@@ -178,11 +184,14 @@ func (s *Store) complete(ctx context.Context, u blob.Upload, up *upload, parts [
 	if !s.unconditional.Load() {
 		in.IfNoneMatch = aws.String(ifAbsent)
 	}
-	_, err := s.client.CompleteMultipartUpload(ctx, in)
+	out, err := s.client.CompleteMultipartUpload(ctx, in)
 	if err != nil && in.IfNoneMatch != nil && isNoConditions(err) {
 		s.forgetConditions() // putParts looked whether the key exists
 		in.IfNoneMatch = nil
-		_, err = s.client.CompleteMultipartUpload(ctx, in)
+		out, err = s.client.CompleteMultipartUpload(ctx, in)
+	}
+	if err == nil && out.ETag == nil {
+		err = notS3()
 	}
 	return err
 }

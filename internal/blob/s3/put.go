@@ -72,6 +72,9 @@ func (s *Store) putWhole(ctx context.Context, u blob.Upload) error {
 		in.IfNoneMatch = aws.String(ifAbsent)
 	}
 	out, err := s.client.PutObject(ctx, in, withPayloadHash(u.SHA256))
+	if err == nil && out.ETag == nil {
+		err = notS3()
+	}
 	switch {
 	case err == nil:
 		s.stats.puts.Add(1)

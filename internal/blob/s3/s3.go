@@ -149,6 +149,9 @@ func (s *Store) Open(ctx context.Context, key string) (io.ReadCloser, blob.Objec
 	if err != nil {
 		return nil, blob.Object{}, s.fail("open", key, err)
 	}
+	if out.ETag == nil {
+		return nil, blob.Object{}, s.fail("open", key, errors.Join(notS3(), out.Body.Close()))
+	}
 	s.stats.gets.Add(1)
 	o := blob.Object{Key: key, Size: -1, ETag: trimETag(out.ETag), Modified: aws.ToTime(out.LastModified)}
 	if out.ContentLength != nil {
@@ -191,6 +194,9 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[blob.Object, 
 		pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: s.bucket(), Prefix: s.key(prefix)})
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)
+			if err == nil && !isListing(page) {
+				err = notS3()
+			}
 			if err != nil {
 				yield(blob.Object{}, s.fail("list", prefix, err))
 				return
@@ -211,6 +217,11 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[blob.Object, 
 			}
 		}
 	}
+}
+
+// isListing reports whether an answer is one to a listing: XML of any other kind reads as an empty one.
+func isListing(page *s3.ListObjectsV2Output) bool {
+	return page.Name != nil || page.MaxKeys != nil || page.KeyCount != nil || page.IsTruncated != nil
 }
 
 // Delete removes an object.

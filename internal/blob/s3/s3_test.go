@@ -3,7 +3,9 @@ package s3_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +18,17 @@ import (
 	"github.com/leat-io/leat/internal/vfs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is also the process that TestProcessKilledInTheMiddle kills.
+func TestMain(m *testing.M) {
+	if env := os.Getenv(childEnv); env != "" {
+		if err := child(env); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // partSize is the smallest that S3 allows.
 const partSize = 5 << 20
