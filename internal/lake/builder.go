@@ -35,6 +35,7 @@ type Builder struct {
 	files   spoolFiles
 	result  Result
 	clock   ClockState
+	gaps    []ManifestGap
 	started bool
 
 	decoded  []payload.Row
@@ -46,7 +47,7 @@ type Builder struct {
 // Result is what a build made.
 type Result struct {
 	// Files are in the order of their creation, data and rejected ones, the manifest last. There are none when there
-	// was nothing to write.
+	// was nothing to write; a range of nothing but gaps has a manifest only.
 	Files        []File
 	Rows         int64
 	Rejected     int64 // records
@@ -110,6 +111,7 @@ func (b *Builder) Add(c *stream.Chunk) error {
 			return err
 		}
 	}
+	b.addGaps(c.Gaps)
 	origin := 0
 	for i := range c.Records {
 		off := c.First + record.Offset(i)
@@ -128,6 +130,21 @@ func (b *Builder) Add(c *stream.Chunk) error {
 		}
 	}
 	return nil
+}
+
+// addGaps notes, for the manifest, which records of the range the log no longer had.
+func (b *Builder) addGaps(gaps []stream.Gap) {
+	for _, g := range gaps {
+		from, to := max(g.From, b.rng.From), min(g.To, b.rng.To)
+		if from >= to || len(b.gaps) == maxManifestGaps {
+			continue
+		}
+		reason := "dropped"
+		if g.Reason == stream.Damaged {
+			reason = "damaged"
+		}
+		b.gaps = append(b.gaps, ManifestGap{From: from, To: to, Reason: reason})
+	}
 }
 
 func (b *Builder) receiveTime(o stream.Origin, t int64) int64 {
@@ -318,7 +335,7 @@ func (b *Builder) Finish() (Result, error) {
 		return Result{}, err
 	}
 	b.result.Clock = b.clock
-	if len(b.files.done) == 0 {
+	if len(b.files.done) == 0 && len(b.gaps) == 0 {
 		return b.result, nil
 	}
 	slices.SortFunc(b.files.done, func(x, y File) int {
@@ -341,6 +358,7 @@ func (b *Builder) writeManifest() (File, error) {
 		Format: ManifestFormat, Node: b.rng.Node, Stream: b.rng.Stream.String(), From: b.rng.From, To: b.rng.To,
 		Cut: b.rng.Cut.UTC(), Revision: b.rng.Revision, Prefix: b.rows.table.prefix, Schema: b.rows.table.Schema,
 		Rows: b.result.Rows, Rejected: b.result.Rejected, TimesRounded: b.result.TimesRounded, Clock: b.clock,
+		Gaps: b.gaps,
 	}
 	f := File{Key: b.rng.ManifestKey(), Spool: b.rng.spoolManifest(), Table: b.spec.Name, Manifest: true}
 	for i, d := range b.files.done {

@@ -28,7 +28,19 @@ type Manifest struct {
 	TimesRounded int64          `json:"times_rounded"`
 	Clock        ClockState     `json:"clock"`
 	Files        []ManifestFile `json:"files"`
+	Gaps         []ManifestGap  `json:"gaps,omitempty"` // the first maxManifestGaps of them
 }
+
+// ManifestGap is a part of the range that the log no longer had: "dropped" by the stream's policy before it was
+// exported, or "damaged".
+type ManifestGap struct {
+	From   record.Offset `json:"from"`
+	To     record.Offset `json:"to"`
+	Reason string        `json:"reason"`
+}
+
+// maxManifestGaps bounds a manifest's size.
+const maxManifestGaps = 100
 
 // ClockState says of how many records the receive time could be believed.
 type ClockState struct {
