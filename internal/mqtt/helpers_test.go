@@ -98,6 +98,10 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 func (l *logBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
+func (l *logBuffer) tail() string {
+	lines := strings.Split(l.String(), "\n")
+	return strings.Join(lines[max(0, len(lines)-30):], "\n")
+}
 func (l *logBuffer) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
@@ -144,7 +148,7 @@ func startBroker(t *testing.T, cfg mqtt.BrokerConfig, users auth.Config) *testBr
 		tb.accept.releaseAll(nil)
 		tb.stop()
 		if t.Failed() {
-			t.Logf("log:\n%s", tb.log)
+			t.Logf("log:\n%s", tb.log.tail())
 		}
 	})
 	return tb
@@ -288,3 +292,7 @@ func (tb *testBroker) login(version byte, id string, clean bool) *wire {
 	w.want(0x20)
 	return w
 }
+
+func newReader(c net.Conn) *bufio.Reader { return bufio.NewReader(c) }
+
+func freeAddr(t *testing.T) string { return testenv.Addr(t) }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/leat-io/leat/internal/ingest"
@@ -329,7 +330,7 @@ func (s *sniff) refusesVersion5(err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.nhead == 0 {
-		return errors.Is(err, io.EOF)
+		return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
 	}
 	return s.nhead == 4 && s.head[0] == 0x20 && s.head[1] == 2 && s.head[3] == 1
 }

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -162,14 +164,24 @@ func (s *Source) lost(err error, pause time.Duration) {
 		if st.Connected || st.LastError == "" {
 			st.Since = time.Now()
 		}
-		if st.LastError != err.Error() {
+		if st.LastError != brief(err) {
 			level = slog.LevelWarn
 		}
-		st.Connected, st.LastError = false, err.Error()
+		st.Connected, st.LastError = false, brief(err)
 		st.Stats.Failures++
 	})
 	s.log.Log(context.Background(), level, "not connected", "broker", s.url.Redacted(), "error", err,
 		"hint", record.HintOf(err), "retry_in", pause)
+}
+
+// brief is an error without the addresses of sockets, which differ each time.
+func brief(err error) string {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		short := *op
+		short.Source, short.Addr = nil, nil
+		return strings.Replace(err.Error(), op.Error(), short.Error(), 1)
+	}
+	return err.Error()
 }
 
 // connection is one connection from dialling to its end.

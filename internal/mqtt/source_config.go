@@ -23,7 +23,7 @@ type SourceConfig struct {
 	TLS ClientTLS `yaml:"tls"`
 
 	// Subscriptions come from the ingest rules that name this source.
-	Subscriptions []ingest.Subscription `yaml:"-"`
+	Subscriptions []Subscription `yaml:"-"`
 
 	KeepAlive      time.Duration `yaml:"keep_alive"`      // default 30 s
 	ConnectTimeout time.Duration `yaml:"connect_timeout"` // for TCP, TLS, CONNACK and SUBACK together, default 10 s
@@ -36,6 +36,9 @@ type SourceConfig struct {
 	// Timeout is mqtt_timeout: ingest reports a source from which nothing came for so long. 0: never.
 	Timeout time.Duration `yaml:"mqtt_timeout"`
 }
+
+// Subscription is a filter with the QoS to ask for.
+type Subscription = ingest.Subscription
 
 // ClientTLS is how we trust a broker and what we present to it.
 type ClientTLS struct {
