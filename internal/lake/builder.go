@@ -358,7 +358,7 @@ func (b *Builder) writeManifest() (File, error) {
 		Format: ManifestFormat, Node: b.rng.Node, Stream: b.rng.Stream.String(), From: b.rng.From, To: b.rng.To,
 		Cut: b.rng.Cut.UTC(), Revision: b.rng.Revision, Prefix: b.rows.table.prefix, Schema: b.rows.table.Schema,
 		Rows: b.result.Rows, Rejected: b.result.Rejected, TimesRounded: b.result.TimesRounded, Clock: b.clock,
-		Gaps: b.gaps,
+		Files: make([]ManifestFile, 0, len(b.files.done)), Gaps: b.gaps,
 	}
 	f := File{Key: b.rng.ManifestKey(), Spool: b.rng.spoolManifest(), Table: b.spec.Name, Manifest: true}
 	for i, d := range b.files.done {
