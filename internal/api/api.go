@@ -201,6 +201,7 @@ type QueryProgress struct {
 	Stage   string  `json:"stage"`   // what is being done, in a few words
 	Percent float64 `json:"percent"` // of that; negative when not known
 	Rows    int64   `json:"rows"`
+	Warning string  `json:"warning,omitempty"` // what is to be known about the answer; then the rest is empty
 }
 
 // failure is the body of an error.

@@ -60,13 +60,20 @@ func TestErrorsNamePlaceKeyAndRemedy(t *testing.T) {
 		"two documents":        {"data_dir: a\n---\ndata_dir: b\n", []string{"more than one document"}},
 		"missing variable":     {"store: {s3: {secret_key: \"${env:NOPE}\"}}\n", []string{"store.s3.secret_key", "NOPE is not set"}},
 		"missing secret file":  {"store: {s3: {secret_key: \"${file:/no/such}\"}}\n", []string{"store.s3.secret_key", "/no/such"}},
-		"one key of two":       {"store: {s3: {bucket: b, access_key: x}}\n", []string{"access_key and secret_key"}},
+		"one key of two":       {"store: {s3: {bucket: b, access_key: x}}\n", []string{"store.s3.access_key"}},
 		"bucket with scheme":   {"s3_bucket: s3://b/c\n", []string{"store.s3.bucket"}},
 		"endpoint sans scheme": {"store: {s3: {bucket: b, endpoint: \"localhost:9000\"}}\n", []string{"store.s3.endpoint"}},
 		"bucket named twice":   {"s3_bucket: a\nstore: {s3: {bucket: b}}\n", []string{"s3_bucket", "store.s3.bucket"}},
 		"log level":            {"logging: {level: loud}\n", []string{"logging.level", "loud"}},
 		"too small a budget":   {"disk: {budget: 5}\n", []string{"disk.budget"}},
 		"too large":            {"disk: {budget: 99999999999GiB}\n", []string{"too large"}},
+		"malformed filter":     {"ingest: {rules: [{name: a, topics: [\"a/#/b\"]}]}\n", []string{"ingest.rules[0] (a).topics[0]", "a/#/b"}},
+		"period as days":       {"ingest: {period: 60d}\n", []string{"ingest.period"}},
+		"unknown source":       {"ingest: {rules: [{name: a, topics: [b], source: nope}]}\n", []string{"source", `"nope"`}},
+		"source without URL":   {"mqtt: {sources: [{name: a}]}\n", []string{"mqtt.sources[a].url"}},
+		"open to the world":    {"mqtt: {listen: \"0.0.0.0:1883\"}\n", []string{"mqtt.listen"}},
+		"two tables, one key":  {"s3_bucket: b\ns3_key_prefix: p\ningest: {rules: [{name: a, topics: [a]}, {name: b, topics: [b], table: c}]}\n", []string{"table_prefix"}},
+		"prefix, no bucket":    {"s3_key_prefix: p\n", []string{"s3_key_prefix"}},
 		"empty data dir":       {"data_dir: \"\"\n", []string{"data_dir is empty"}},
 	}
 	for name, c := range cases {
@@ -107,8 +114,10 @@ func TestUnitsAndBareNumbers(t *testing.T) {
 
 func TestFlagsWinOverVariablesOverFileOverDefaults(t *testing.T) {
 	l, err := config.Load(config.Source{
-		File:  "leat.yaml",
-		Read:  func(string) ([]byte, error) { return []byte("data_dir: file\ndisk: {budget: 1GiB, min_free: 1GiB}\n"), nil },
+		File: "leat.yaml",
+		Read: func(string) ([]byte, error) {
+			return []byte("data_dir: file\ndisk: {budget: 1GiB, min_free: 1GiB}\n"), nil
+		},
 		Env:   []string{"LEAT_DATA_DIR=variable", "LEAT_DISK_BUDGET=2GiB", "OTHER=1"},
 		Flags: map[string]string{"data_dir": "flag"},
 	})
@@ -158,8 +167,11 @@ func TestVariablesOfKeysAreDistinct(t *testing.T) {
 func TestTheGuidancesNamesWorkAsTheyStandThere(t *testing.T) {
 	l := mustLoad(t, `{ "region": "eu-west-1", "parquet_period": 60, "s3_bucket": "plant", "s3_key_prefix": "myAwesomeDataSet" }`)
 	c := l.Config
-	if c.Store.S3.Region != "eu-west-1" || c.Store.S3.Bucket != "plant" {
+	if c.Store.S3.Region != "eu-west-1" || c.Store.S3.Bucket != "plant" || c.Store.S3.Prefix != "myAwesomeDataSet/" || c.Store.TablePrefix {
 		t.Errorf("%+v", c.Store)
+	}
+	if c.Ingest.Period != time.Minute {
+		t.Errorf("period %s", c.Ingest.Period)
 	}
 }
 
@@ -176,12 +188,36 @@ func TestTheLogManagerBlockIsHonoured(t *testing.T) {
 	}
 }
 
+func TestExternalSourcesSwitchTheBrokerOffUnlessItIsAskedFor(t *testing.T) {
+	const source = "mqtt: {sources: [{name: plant, url: \"mqtt://10.0.0.1\", mqtt_timeout: 0}]"
+	c := mustLoad(t, source+"}\n").Config
+	if c.HasBroker() || c.MQTT.Sources[0].Window != 4096 || c.MQTT.Sources[0].Timeout != 0 {
+		t.Errorf("%+v", c.MQTT)
+	}
+	if c := mustLoad(t, source+", listen: \"127.0.0.1:1884\"}\n").Config; c.MQTT.Listen != "127.0.0.1:1884" {
+		t.Errorf("%+v", c.MQTT)
+	}
+	if c := mustLoad(t, source+"}\n", "LEAT_MQTT_LISTEN=127.0.0.1:1885").Config; c.MQTT.Listen != "127.0.0.1:1885" {
+		t.Errorf("%+v", c.MQTT)
+	}
+	if c := mustLoad(t, "ingest: {mqtt_timeout: 7}\n"+source[:len(source)-len(", mqtt_timeout: 0}]")]+"}]}\n").Config; c.MQTT.Sources[0].Timeout != 7*time.Second {
+		t.Errorf("%+v", c.MQTT.Sources[0])
+	}
+}
+
+func TestListsTakeCommas(t *testing.T) {
+	c := mustLoad(t, "", "LEAT_HTTP_LISTEN=0.0.0.0:80", "LEAT_HTTP_ALLOW_PLAIN=10.0.0.0/8, 192.168.0.0/16").Config
+	if len(c.HTTP.AllowPlain) != 2 || c.HTTP.AllowPlain[1].String() != "192.168.0.0/16" {
+		t.Errorf("%v", c.HTTP.AllowPlain)
+	}
+}
+
 func TestShowHidesSecretsAndLoadsAgain(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "key"), []byte("fromfile\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	text := "disk: {budget: 3GiB}\nstore:\n  s3: {bucket: b, access_key: \"${env:ID}\", secret_key: \"${file:key}\", session_token: plain}\n"
+	text := "disk: {budget: 3GiB}\nstore:\n  s3: {bucket: b, access_key: \"${env:ID}\", secret_key: \"${file:key}\", session_token: naked}\n"
 	src := config.Source{
 		File: filepath.Join(dir, "leat.yaml"), Env: []string{"ID=fromenv"},
 		Read: func(string) ([]byte, error) { return []byte(text), nil },
@@ -197,7 +233,7 @@ func TestShowHidesSecretsAndLoadsAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, secret := range []string{"fromenv", "fromfile", "plain"} {
+	for _, secret := range []string{"fromenv", "fromfile", "naked"} {
 		if strings.Contains(string(shown), secret) {
 			t.Errorf("shows %s:\n%s", secret, shown)
 		}
@@ -207,7 +243,7 @@ func TestShowHidesSecretsAndLoadsAgain(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, shown)
 	}
-	again.Config.Store.S3.SessionToken = "plain" // what was written out cannot come back
+	again.Config.Store.S3.SessionToken = "naked" // what was written out cannot come back
 	second, err := again.Show()
 	if err != nil || string(second) != string(shown) {
 		t.Errorf("%v; shown again:\n%s\nwas\n%s", err, second, shown)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/leat-io/leat/internal/mqtt"
 	"github.com/leat-io/leat/internal/record"
 	"go.yaml.in/yaml/v3"
 )
@@ -56,6 +57,9 @@ func Load(src Source) (*Loaded, error) {
 	if err := root.Decode(&l.Config); err != nil {
 		return nil, record.Errorf(record.Invalid, "%s: %w", src.File, err)
 	}
+	if err := l.decodeSources(root); err != nil {
+		return nil, record.Errorf(record.Invalid, "%s: %w", src.File, err)
+	}
 	if err := l.Config.resolve(w.secrets); err != nil {
 		return nil, inFile(src.File, err)
 	}
@@ -63,6 +67,50 @@ func Load(src Source) (*Loaded, error) {
 		return nil, inFile(src.File, err)
 	}
 	return l, nil
+}
+
+// decodeSources reads the external brokers again, each over the defaults of one, and switches the embedded broker off
+// when there are some and nobody said where it should listen.
+func (l *Loaded) decodeSources(root *yaml.Node) error {
+	section := find(root, "mqtt")
+	list := find(section, "sources")
+	if list == nil || len(list.Content) == 0 {
+		return nil
+	}
+	m := &l.Config.MQTT
+	for i, n := range list.Content {
+		m.Sources[i] = mqtt.DefaultSourceConfig()
+		m.Sources[i].Timeout = l.Config.Ingest.MQTTTimeout
+		if err := n.Decode(&m.Sources[i]); err != nil {
+			return err
+		}
+	}
+	for _, key := range []string{"listen", "tls_listen", "ws_listen", "wss_listen"} {
+		if find(section, key) != nil {
+			return nil
+		}
+	}
+	m.Listen = ""
+	return nil
+}
+
+// find returns the value of a key of a mapping, or nil.
+func find(n *yaml.Node, key string) *yaml.Node {
+	if n != nil && n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n == nil || n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			if v := n.Content[i+1]; v.Kind == yaml.AliasNode {
+				return v.Alias
+			}
+			return n.Content[i+1]
+		}
+	}
+	return nil
 }
 
 // inFile puts the file's name before an error, which may have a hint of its own.
@@ -214,7 +262,7 @@ func keysOf(t reflect.Type, prefix string, inList bool) []Key {
 			elem = elem.Elem()
 		}
 		switch {
-		case elem.Kind() == reflect.Slice && elem.Elem().Kind() == reflect.String:
+		case isList(elem):
 			k.Scalar = !inList
 		case elem.Kind() == reflect.Slice:
 			elem, path, nested = elem.Elem(), path+"[]", true

@@ -117,7 +117,7 @@ func (w *walker) unknown(key *yaml.Node, path string, known []field) {
 
 // scalar expands and converts one value in place.
 func (w *walker) scalar(n *yaml.Node, t reflect.Type, path string) {
-	if t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.String {
+	if isList(t) {
 		w.list(n, path) // one value, or several with commas between them, where a list is wanted
 		return
 	}
@@ -155,6 +155,11 @@ func (w *walker) scalar(n *yaml.Node, t reflect.Type, path string) {
 	default:
 		w.fail(n, path, "want %s, got %q", wanted(t), n.Value)
 	}
+}
+
+// isList reports whether t is a list of single values.
+func isList(t reflect.Type) bool {
+	return t.Kind() == reflect.Slice && (t.Elem().Kind() == reflect.String || readsItself(t.Elem()))
 }
 
 func (w *walker) list(n *yaml.Node, path string) {
