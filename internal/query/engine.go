@@ -208,51 +208,54 @@ func (e *Engine) Query(ctx context.Context, req Request, w io.Writer, progress f
 
 // admit waits for a slot. The returned function gives it back.
 func (e *Engine) admit(ctx context.Context, progress func(Progress)) (release func(), err error) {
-	if err := e.enqueue(); err != nil {
+	wait, err := e.enter()
+	if err != nil {
 		return nil, err
 	}
-	free := func() {
-		e.stats.running.Add(-1)
-		<-e.slots
-		e.running.Done()
-	}
-	select {
-	case e.slots <- struct{}{}:
-	default:
+	if wait {
 		progress(Progress{Stage: "waiting", Percent: -1})
 		select {
 		case e.slots <- struct{}{}:
 		case <-ctx.Done():
-			e.dequeue()
-			e.running.Done()
-			return nil, ctx.Err()
+			err = ctx.Err()
 		}
+		e.mu.Lock()
+		e.waiting--
+		e.mu.Unlock()
 	}
-	e.dequeue()
+	if err != nil {
+		e.running.Done()
+		return nil, err
+	}
 	e.stats.running.Add(1)
-	return free, nil
+	return func() {
+		e.stats.running.Add(-1)
+		<-e.slots
+		e.running.Done()
+	}, nil
 }
 
-func (e *Engine) enqueue() error {
+// enter takes a free slot, or a place in the queue for one.
+func (e *Engine) enter() (wait bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
-		return record.Errorf(record.Unavailable, "queries are closed: leat is stopping")
+		return false, record.Errorf(record.Unavailable, "queries are closed: leat is stopping")
 	}
-	if e.waiting >= e.cfg.Queue+e.cfg.Workers {
+	select {
+	case e.slots <- struct{}{}:
+		e.running.Add(1)
+		return false, nil
+	default:
+	}
+	if e.waiting >= e.cfg.Queue {
 		e.stats.refused.Add(1)
-		return record.Errorf(record.Throttled, "%d queries are waiting already", e.waiting).
+		return false, record.Errorf(record.Throttled, "%d queries are waiting already", e.waiting).
 			WithHint("try again, or raise sql.queue or sql.workers")
 	}
 	e.waiting++
 	e.running.Add(1)
-	return nil
-}
-
-func (e *Engine) dequeue() {
-	e.mu.Lock()
-	e.waiting--
-	e.mu.Unlock()
+	return true, nil
 }
 
 // errStale says that the view of the catalog a query began with is no longer good.

@@ -156,16 +156,10 @@ func (q *query) parquet(s *statement) (wire.Done, error) {
 	if q.req.MaxRows > 0 {
 		from += fmt.Sprintf(" LIMIT %d", q.req.MaxRows)
 	}
-	if err := q.duck.exec(fmt.Sprintf("COPY (FROM %s) TO %s (FORMAT parquet, COMPRESSION zstd)",
-		from, literal(path))); err != nil {
-		return done, err
-	}
-	row, err := q.duck.texts("SELECT num_rows::VARCHAR FROM parquet_file_metadata(" + literal(path) + ")")
+	var err error
+	done.Rows, err = q.duck.copied(fmt.Sprintf("COPY (FROM %s) TO %s (FORMAT parquet, COMPRESSION zstd)", from, literal(path)))
 	if err != nil {
 		return done, err
-	}
-	if _, err := fmt.Sscan(*row[0], &done.Rows); err != nil {
-		return done, fmt.Errorf("count rows of the answer: %w", err)
 	}
 	// Whether LIMIT cut anything off is not known without running the statement again; a full answer says so.
 	done.Truncated = q.req.MaxRows > 0 && done.Rows == q.req.MaxRows

@@ -54,7 +54,7 @@ func confine(l limits) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return &sandboxError{fmt.Errorf("set no_new_privs: %w", err)}
 	}
-	err = errors.Join(landlock(l, exe), filterSyscalls(deniedAlways(), 0))
+	err = errors.Join(landlock(l, exe), filterSyscalls(deniedAlways(), unix.EPERM, 0))
 	if err != nil && !l.unconfined {
 		return &sandboxError{err}
 	}
@@ -215,4 +215,9 @@ func confined(l limits) error {
 func second() bool { return os.Getenv(stageVar) != "" }
 
 // seal forbids what only the confinement itself needed: executing programs. It holds for all threads.
-func seal() error { return filterSyscalls(deniedSealed(), unix.SECCOMP_FILTER_FLAG_TSYNC) }
+func seal() error {
+	return errors.Join(
+		filterSyscalls(deniedSealed(), unix.EPERM, unix.SECCOMP_FILTER_FLAG_TSYNC),
+		filterSyscalls(hidden(), unix.ENOENT, unix.SECCOMP_FILTER_FLAG_TSYNC),
+	)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	duckdb "github.com/duckdb/duckdb-go-bindings"
@@ -27,12 +28,22 @@ func failf(kind, format string, args ...any) *failure {
 	return &failure{wire.Failure{Kind: kind, Message: fmt.Sprintf(format, args...), Position: -1}}
 }
 
-func openDuck() (*duck, error) {
+// openDuck opens an empty database. Memory and threads are set before: otherwise DuckDB looks for the machine's in
+// /proc, where a confined process may not, and ends.
+func openDuck(memory int64, threads int) (*duck, error) {
 	var cfg duckdb.Config
 	if duckdb.CreateConfig(&cfg) == duckdb.StateError {
 		return nil, errors.New("create DuckDB configuration")
 	}
 	defer duckdb.DestroyConfig(&cfg)
+	for name, value := range map[string]string{
+		"memory_limit": fmt.Sprintf("%dB", memory),
+		"threads":      strconv.Itoa(max(threads, 1)),
+	} {
+		if duckdb.SetConfig(cfg, name, value) == duckdb.StateError {
+			return nil, fmt.Errorf("set %s to %s", name, value)
+		}
+	}
 	d := &duck{}
 	var msg string
 	if duckdb.OpenExt(":memory:", &d.db, cfg, &msg) == duckdb.StateError {
@@ -67,8 +78,6 @@ func (d *duck) configure(req *wire.Request, l limits) error {
 		"SET autoload_known_extensions = false",
 		"SET allow_community_extensions = false",
 		"SET allow_persistent_secrets = false",
-		fmt.Sprintf("SET memory_limit = '%dB'", req.Memory),
-		fmt.Sprintf("SET threads = %d", max(req.Threads, 1)),
 		"SET TimeZone = 'UTC'",
 		"SET Calendar = 'gregorian'",
 		"SET parquet_metadata_cache = true",
@@ -92,6 +101,21 @@ func (d *duck) exec(sql string) error {
 		return engineError(duckdb.ResultError(&res))
 	}
 	return nil
+}
+
+// copied runs a COPY of the worker's own and returns how many rows it wrote.
+func (d *duck) copied(sql string) (int64, error) {
+	var res duckdb.Result
+	defer duckdb.DestroyResult(&res)
+	if duckdb.Query(d.conn, sql, &res) == duckdb.StateError {
+		return 0, engineError(duckdb.ResultError(&res))
+	}
+	chunk := duckdb.FetchChunk(res)
+	if chunk.Ptr == nil {
+		return 0, fmt.Errorf("%s gave no count", sql)
+	}
+	defer duckdb.DestroyDataChunk(&chunk)
+	return newVector(duckdb.DataChunkGetVector(chunk, 0)).value(0).I, nil
 }
 
 // texts runs one statement of the worker's own, whose columns are all VARCHAR, with VARCHAR parameters, and returns its
@@ -219,6 +243,8 @@ func (d *duck) parse(sql string) (json.RawMessage, error) {
 			f.Position = -1
 		}
 		return nil, f
+	case len(tree.Statements) == 0:
+		return nil, failf(wire.KindInvalid, "the statement is empty")
 	case len(tree.Statements) != 1:
 		return nil, oneSelect("this is %d statements", len(tree.Statements))
 	}

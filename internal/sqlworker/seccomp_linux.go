@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deniedAlways is the system calls that fail with EPERM. Landlock guards files, but before ABI 4 no network at all, and UDP not even today;
+// deniedAlways is the system calls that are refused. Landlock guards files, but before ABI 4 no network at all, and UDP not even today;
 // without sockets there is no network. The rest is what a query never needs and a break-out often does.
 func deniedAlways() []uint32 {
 	return []uint32{
@@ -23,6 +23,13 @@ func deniedAlways() []uint32 {
 
 // deniedSealed is what only the confinement itself needed.
 func deniedSealed() []uint32 { return []uint32{unix.SYS_EXECVE, unix.SYS_EXECVEAT} }
+
+// hidden is the system calls that ask whether a file exists, which Landlock does not restrict; they say no. DuckDB looks
+// this way for the limits of its control group below /proc and /sys, which nobody needs here, and ends when a file is
+// there but does not open.
+func hidden() []uint32 {
+	return append([]uint32{unix.SYS_FACCESSAT, unix.SYS_FACCESSAT2}, accessCalls()...)
+}
 
 // Offsets in struct seccomp_data, and the bit that marks x32 system calls on amd64.
 const (
@@ -42,14 +49,14 @@ func auditArch() uint32 {
 	return 0
 }
 
-// filterSyscalls makes the system calls fail in the calling thread and all it creates; with SECCOMP_FILTER_FLAG_TSYNC
+// filterSyscalls makes the system calls fail, with an error, in the calling thread and all it creates; with SECCOMP_FILTER_FLAG_TSYNC
 // in all threads of the process. Calls by another architecture's numbers end the process.
-func filterSyscalls(denied []uint32, flags uintptr) error {
+func filterSyscalls(denied []uint32, with unix.Errno, flags uintptr) error {
 	arch := auditArch()
 	if arch == 0 {
 		return fmt.Errorf("no system call filter for %s", runtime.GOARCH)
 	}
-	prog := program(arch, denied)
+	prog := program(arch, denied, with)
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 	const setModeFilter = 1
 	r, _, errno := unix.Syscall(unix.SYS_SECCOMP, setModeFilter, flags, uintptr(unsafe.Pointer(&fprog)))
@@ -63,14 +70,14 @@ func filterSyscalls(denied []uint32, flags uintptr) error {
 }
 
 // program is the filter: first the architecture, then one comparison per denied call.
-func program(arch uint32, denied []uint32) []unix.SockFilter {
+func program(arch uint32, denied []uint32, with unix.Errno) []unix.SockFilter {
 	const (
 		load  = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 		equal = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
 		least = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
 		give  = unix.BPF_RET | unix.BPF_K
-		deny  = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
 	)
+	deny := unix.SECCOMP_RET_ERRNO | uint32(with)
 	prog := []unix.SockFilter{
 		{Code: load, K: dataArch},
 		{Code: equal, K: arch, Jt: 1},

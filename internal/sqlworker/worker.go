@@ -145,7 +145,7 @@ func serve(l limits, in io.Reader, out *frames) error {
 	if err := wire.ReadJSON(in, wire.TypeRequest, &req); err != nil {
 		return err
 	}
-	d, err := openDuck()
+	d, err := openDuck(req.Memory, req.Threads)
 	if err != nil {
 		return err
 	}

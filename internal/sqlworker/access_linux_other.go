@@ -1,0 +1,5 @@
+//go:build linux && !amd64
+
+package sqlworker
+
+func accessCalls() []uint32 { return nil }
