@@ -26,6 +26,24 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// logText is a log that the test reads while others write.
+type logText struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
 func config(rules ...ingest.Rule) ingest.Config {
 	c := ingest.DefaultConfig()
 	c.Rules = rules
@@ -363,7 +381,7 @@ func TestTopicsAreForgottenNotLost(t *testing.T) {
 
 func TestOpenChangesPoliciesAndNamesLeftovers(t *testing.T) {
 	e := engine(t)
-	var log bytes.Buffer
+	var log logText
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	open(t, config(ingest.Rule{Name: "a", Topics: []string{"#"}}, ingest.Rule{Name: "old", Topics: []string{"#"}}), e, ingest.Options{Log: logger})
 	open(t, config(ingest.Rule{Name: "a", Topics: []string{"#"}, MaxBytes: 1 << 20, OnFull: "drop_oldest"}), e, ingest.Options{Log: logger})
@@ -389,7 +407,7 @@ func TestSilentSources(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := memory.Open(memory.Options{})
 		defer e.Close()
-		var log bytes.Buffer
+		var log logText
 		r := open(t, config(ingest.DefaultRule()), e, ingest.Options{
 			Log: slog.New(slog.NewTextHandler(&log, nil)),
 			Sources: []ingest.Source{

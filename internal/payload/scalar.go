@@ -111,6 +111,9 @@ func normalize(dst, s []byte) ([]byte, bool) {
 			dst = append(dst, s[:fraction+1]...)
 		}
 		s = s[fraction+1:]
+		if len(s) > 0 && s[0] == '.' {
+			return dst, false
+		}
 	}
 	dst = append(dst, s...) // an exponent, if it is well formed
 	return dst, whole+fraction > 0 && isJSONNumber(dst)
