@@ -77,7 +77,12 @@ func (c *conn) certificate() *x509.Certificate {
 }
 
 // SetDeadline is how mochi enforces the keep-alive; it concerns reading only here, because writes have their own.
-func (c *conn) SetDeadline(t time.Time) error { return c.Conn.SetReadDeadline(t) }
+func (c *conn) SetDeadline(t time.Time) error {
+	if !t.IsZero() {
+		t = t.Add(time.Second / 2) // mochi rounds one and a half keep-alives down to seconds [MQTT-3.1.2-22]
+	}
+	return c.Conn.SetReadDeadline(t)
+}
 
 // checkConnect looks at the first bytes of a connection: complete is true when they are the whole fixed header of a
 // CONNECT of at most limit bytes; an error means they cannot become one.

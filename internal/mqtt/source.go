@@ -161,7 +161,7 @@ func (s *Source) lost(err error, pause time.Duration) {
 	}
 	level := slog.LevelDebug // the same failure again is no news
 	s.update(func(st *SourceStatus) {
-		if st.Connected || st.LastError == "" {
+		if st.Connected {
 			st.Since = time.Now()
 		}
 		if st.LastError != brief(err) {
@@ -237,6 +237,9 @@ func (s *Source) hold(ctx context.Context, l link) error {
 		case <-ctx.Done():
 			return nil
 		case <-l.done():
+			s.update(func(st *SourceStatus) {
+				st.Connected, st.Since, st.LastError = false, time.Now(), "the connection was lost"
+			})
 			return l.cause()
 		case <-again.C:
 			for refused := range slices.Chunk(s.refusedSubscriptions(), filtersPerPacket) {
