@@ -168,12 +168,12 @@ func TestUntrustedClocksAreRestamped(t *testing.T) {
 func TestEveryRowArrivesOnceSorted(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		b := newBench(t)
-		n := rapid.IntRange(1, 400).Draw(rt, "rows")
+		n := rapid.IntRange(1, 150).Draw(rt, "rows")
 		days := rapid.IntRange(1, 6).Draw(rt, "days")
 		cfg := lake.DefaultConfig()
-		cfg.RowGroupBytes = rapid.Int64Range(2000, 20000).Draw(rt, "budget")
+		cfg.RowGroupBytes = rapid.Int64Range(6000, 40000).Draw(rt, "budget")
 		cfg.OpenFiles = rapid.IntRange(1, 4).Draw(rt, "open")
-		cfg.FileBytes = rapid.Int64Range(100, 4000).Draw(rt, "file")
+		cfg.FileBytes = rapid.Int64Range(2000, 20000).Draw(rt, "file")
 		rng := rand.New(rand.NewPCG(1, rapid.Uint64().Draw(rt, "seed")))
 		rows := make([]payload.Row, n)
 		sum := 0.0
@@ -240,15 +240,15 @@ func TestEveryDiskErrorIsReported(t *testing.T) {
 			return nil
 		}))
 		b := newBench(t)
-		rows := make([][]payload.Row, 60)
+		rows := make([][]payload.Row, 20)
 		for i := range rows {
 			rows[i] = []payload.Row{row(day1.AddDate(0, 0, i%3), "s", 1)}
 		}
 		rows[7] = nil
-		bld := lake.NewBuilder(dir, lake.Config{RowGroupBytes: 1500, OpenFiles: 1}, lake.TableSpec{Name: "samples"}, b.cat,
-			testRange(0, 60), fixed(rows), nil)
+		bld := lake.NewBuilder(dir, lake.Config{RowGroupBytes: 4000, OpenFiles: 1}, lake.TableSpec{Name: "samples"}, b.cat,
+			testRange(0, 20), fixed(rows), nil)
 		armed = true
-		err := bld.Add(numbered(60, day1))
+		err := bld.Add(numbered(20, day1))
 		if err == nil {
 			_, err = bld.Finish()
 		}

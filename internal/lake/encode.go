@@ -127,10 +127,9 @@ type encoder struct {
 	values [batch]parquet.Value
 }
 
-// rowGroup writes all rows of b, sorted, as one row group of w.
-func (e *encoder) rowGroup(w *parquet.Writer, f *form, t *table, b *buffer, in *interner) error {
+// rowGroup writes all rows of b, sorted, as one row group.
+func (e *encoder) rowGroup(rg *parquet.ConcurrentRowGroupWriter, f *form, t *table, b *buffer, in *interner) error {
 	order := e.sorter.sort(b, f.keys, in)
-	rg := w.BeginRowGroup()
 	for i, cw := range rg.ColumnWriters() {
 		var err error
 		switch {

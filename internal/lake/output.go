@@ -14,11 +14,11 @@ import (
 	"github.com/leat-io/leat/internal/vfs"
 )
 
-// Limits of one file and one row group. A file's footer stays in memory until it is closed and grows with its row
-// groups, hence their limit.
+// Limits of one file and one row group. What goes into a file's footer stays in memory until it is closed, about a
+// kilobyte for each column of each row group, hence their limit.
 const (
 	maxGroupRows  = 1 << 20
-	maxFileGroups = 256
+	maxFileChunks = 8192
 )
 
 // sums counts and hashes what goes into a file.
@@ -65,10 +65,12 @@ type tableWriter struct {
 	enc   *encoder
 	form  *form // of table
 
-	open  []*output
-	parts map[int64]int // files started, by day
-	clock int64
-	files *spoolFiles
+	open    []*output
+	group   *parquet.ConcurrentRowGroupWriter // of groupOf, for its next row group: its buffers are used again
+	groupOf *output
+	parts   map[int64]int // files started, by day
+	clock   int64
+	files   *spoolFiles
 }
 
 // spoolFiles are the files of a build, over both its tableWriters.
@@ -137,7 +139,7 @@ func (t *tableWriter) flushAll() error {
 			return err
 		}
 	}
-	t.in.reset(int(t.budget / 4))
+	t.in.reset(int(t.budget))
 	return nil
 }
 
@@ -147,7 +149,10 @@ func (t *tableWriter) flush(b *buffer) error {
 	if err != nil {
 		return err
 	}
-	if err := t.enc.rowGroup(o.w, o.form, o.table, b, t.in); err != nil {
+	if t.groupOf != o {
+		t.group, t.groupOf = o.w.BeginRowGroup(), o
+	}
+	if err := t.enc.rowGroup(t.group, o.form, o.table, b, t.in); err != nil {
 		return fmt.Errorf("encode %s: %w", o.file.Spool, err)
 	}
 	unit := o.table.TimeUnit.nanos()
@@ -165,7 +170,7 @@ func (t *tableWriter) flush(b *buffer) error {
 	if t.spare == nil {
 		t.spare = b
 	}
-	if o.out.size >= t.cfg.FileBytes || o.groups >= maxFileGroups {
+	if o.out.size >= t.cfg.FileBytes || o.groups*len(o.table.Columns) >= maxFileChunks {
 		return t.close(o)
 	}
 	return nil
@@ -227,6 +232,9 @@ func (t *tableWriter) create(day int64) (*output, error) {
 // close ends a file and makes it durable.
 func (t *tableWriter) close(o *output) error {
 	t.open = slices.DeleteFunc(t.open, func(p *output) bool { return p == o })
+	if t.groupOf == o {
+		t.group, t.groupOf = nil, nil
+	}
 	err := o.w.Close()
 	if err == nil {
 		err = o.out.file.Sync()

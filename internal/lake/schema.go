@@ -75,11 +75,11 @@ type Schema struct {
 	Columns  []Column `json:"columns"`
 }
 
-func (l Layout) names() []string   { return []string{"portable", "columns"} }
-func (t Type) names() []string     { return typeNames }
+func (l Layout) names() []string { return []string{"portable", "columns"} }
+func (t Type) names() []string {
+	return []string{"", "double", "bigint", "boolean", "text", "json", "timestamp", "binary"}
+}
 func (u TimeUnit) names() []string { return []string{"auto", "ms", "us", "ns"} }
-
-var typeNames = []string{"", "double", "bigint", "boolean", "text", "json", "timestamp", "binary"}
 
 // String is the layout as configuration and manifests write it.
 func (l Layout) String() string { return nameOf(l, l.names()) }
