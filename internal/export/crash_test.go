@@ -226,6 +226,7 @@ func (l life) run(t *testing.T) (acked int, calls int64) {
 // no record twice.
 func settle(t *testing.T, dir, lakeDir string, acked map[int]bool) {
 	t.Helper()
+	wantTrueManifests(t, lakeDir)
 	s := mustStack(t, options{dir: dir, lake: lakeDir, config: quick()})
 	s.flush(t)
 	seen := rowsIn(t, lakeDir)

@@ -13,6 +13,11 @@ import (
 
 // cutLoop plans and encodes steps.
 func (r *Runner) cutLoop(ctx context.Context) error {
+	if r.unregistered() {
+		if err := r.insist(ctx, &r.cutting, r.cutter.kick, func() error { return r.register(ctx) }); err != nil {
+			return err
+		}
+	}
 	start := r.clock.Read()
 	last := cutMark{wall: r.lastCut(start.Wall), mono: start.Mono}
 	for {
@@ -44,6 +49,12 @@ func (r *Runner) cutLoop(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+func (r *Runner) unregistered() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.registered < r.pos.encoded
 }
 
 // cutMark is when the last cut was, on both clocks.

@@ -40,11 +40,13 @@ type Lake struct {
 	// put are the keys of the step being delivered that this process has put: a retry begins behind them. It belongs
 	// to Deliver.
 	put map[string]bool
+	// unread counts how often a spool file could not be read (EIO): only after a few times it counts as damaged.
+	unread map[string]int
 }
 
 // NewLake returns the sink.
 func NewLake(o LakeOptions) *Lake {
-	return &Lake{o: o, put: make(map[string]bool)}
+	return &Lake{o: o, put: make(map[string]bool), unread: make(map[string]int)}
 }
 
 // stepFileName is the file of a step that names and checks all others.
@@ -162,6 +164,7 @@ func (l *Lake) Reached(_ context.Context, s Step) error {
 	name := stepDir(l.o.Stream, s)
 	if s.State == Committed {
 		clear(l.put)
+		clear(l.unread)
 		return l.o.Spool.remove(name)
 	}
 	file, err := l.load(s)
@@ -174,7 +177,29 @@ func (l *Lake) Reached(_ context.Context, s Step) error {
 	if s.State == Uploaded {
 		return l.o.Catalog.SetStored(file.Files)
 	}
+	if err := l.restoreTable(s, file.Table); err != nil {
+		return err
+	}
 	return l.o.Catalog.AddFiles(file.Table, file.Range, l.present(file.Files))
+}
+
+// restoreTable gives a catalog that was lost since the step was encoded its table back, from the step's manifest.
+func (l *Lake) restoreTable(s Step, table string) error {
+	if _, err := l.o.Catalog.Schema(table); err == nil || record.KindOf(err) != record.NotFound {
+		return err
+	}
+	m, _, err := l.manifest(s)
+	if isDamage(err) {
+		return nil // the next encode makes the table anew
+	}
+	if err != nil {
+		return err
+	}
+	cfg := l.o.Config
+	cfg.TimeUnit = m.Schema.TimeUnit
+	return l.o.Catalog.EnsureTable(lake.TableSpec{
+		Name: table, Layout: m.Schema.Layout, Prefix: m.Prefix, Declared: m.Schema.Columns,
+	}, cfg)
 }
 
 // present leaves out the files that an earlier delivery found damaged and set aside.
@@ -188,8 +213,19 @@ func (l *Lake) present(files []lake.File) []lake.File {
 	return there
 }
 
-// load reads and checks the step's file.
+// load reads and checks the step's file. When it is damaged, the manifest tells the same.
 func (l *Lake) load(s Step) (*stepFile, error) {
+	f, err := l.loadStep(s)
+	if !isDamage(err) {
+		return f, err
+	}
+	if f, merr := l.rebuild(s); merr == nil {
+		return f, nil
+	}
+	return nil, err
+}
+
+func (l *Lake) loadStep(s Step) (*stepFile, error) {
 	name := stepDir(l.o.Stream, s) + "/" + stepFileName
 	text, err := l.o.Spool.dir.ReadFile(name)
 	if err != nil {
@@ -253,7 +289,7 @@ func (l *Lake) send(ctx context.Context, f lake.File) error {
 	}
 	defer body.Close()
 	if err := verify(body, f); err != nil {
-		return err
+		return l.patience(f.Spool, err)
 	}
 	err = l.o.Store.Put(ctx, blob.Upload{
 		Key: f.Key, Size: f.Size, SHA256: f.SHA256, Body: body, Resume: resumeName(f.Key, f.SHA256),

@@ -13,6 +13,7 @@ import (
 
 	"github.com/leat-io/leat/internal/blob"
 	"github.com/leat-io/leat/internal/lake"
+	"github.com/leat-io/leat/internal/record"
 )
 
 // Damage to the spool: bytes that were synced and no longer read. They are never encoded anew, although the log may by
@@ -38,7 +39,47 @@ func (l *Lake) lose(f lake.File, cause error) error {
 	return l.o.Catalog.RemoveFiles([]lake.File{f})
 }
 
-// giveUp sets a whole step aside whose step file is damaged: what its files are called in the store is not known.
+// manifest reads the step's manifest in the spool, whose bytes only a step file can vouch for.
+func (l *Lake) manifest(s Step) (lake.Manifest, lake.File, error) {
+	dir := stepDir(l.o.Stream, s)
+	prefix := lake.Range{Stream: l.o.Stream, From: s.From, To: s.To}.SpoolPrefix()
+	name := dir + "/" + prefix + "json"
+	text, err := l.o.Spool.dir.ReadFile(name)
+	if err != nil {
+		return lake.Manifest{}, lake.File{}, damage(err)
+	}
+	m, err := lake.DecodeManifest(text)
+	if err != nil {
+		return lake.Manifest{}, lake.File{}, damage(err)
+	}
+	if rng := m.Range(); rng.Stream != l.o.Stream || rng.From != s.From || rng.To != s.To {
+		return lake.Manifest{}, lake.File{}, damage(fmt.Errorf("%s: is of another range", name))
+	}
+	return m, lake.File{
+		Key: m.Range().ManifestKey(), Spool: name, Size: int64(len(text)), SHA256: sha256.Sum256(text),
+		Table: m.Schema.Table, Manifest: true,
+	}, nil
+}
+
+// rebuild makes a damaged step file again from the manifest. The checksums of the data files, which the manifest has
+// too, are what proves it right.
+func (l *Lake) rebuild(s Step) (*stepFile, error) {
+	m, file, err := l.manifest(s)
+	if err != nil {
+		return nil, err
+	}
+	f := &stepFile{
+		Version: stepFileVersion, Range: m.Range(), Table: m.Schema.Table, Rows: m.Rows, Rejected: m.Rejected,
+		Files: m.FileList(),
+	}
+	for i := range f.Files {
+		f.Files[i].Spool = stepDir(l.o.Stream, s) + "/" + f.Files[i].Spool
+	}
+	f.Files = append(f.Files, file)
+	return f, nil
+}
+
+// giveUp sets a whole step aside whose step file and manifest are damaged: what its files are called in the store is not known.
 func (l *Lake) giveUp(s Step, cause error) (Summary, error) {
 	to, err := l.o.Spool.setAside(stepDir(l.o.Stream, s))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -87,6 +128,20 @@ func damage(err error) error {
 		return err
 	}
 	return &damageError{err}
+}
+
+// readAttempts is how often a spool file that gives EIO is tried before it counts as damaged.
+const readAttempts = 3
+
+// patience takes the mark of damage off a read error that may pass.
+func (l *Lake) patience(name string, err error) error {
+	if !errors.Is(err, syscall.EIO) {
+		return err
+	}
+	if l.unread[name]++; l.unread[name] >= readAttempts {
+		return err
+	}
+	return record.Errorf(record.Unavailable, "read spool: %s", err.Error())
 }
 
 func isDamage(err error) bool {

@@ -44,7 +44,7 @@ type Runner struct {
 	saving sync.Mutex // held while the cursor is stored: one writer of pos at a time
 
 	mu         sync.Mutex // guards all below
-	loaded     bool
+	loaded     bool       // pos is what the cursor says
 	pos        position
 	registered record.Offset // steps below it are known to the sink's catalog
 	oldest     int64         // record time at the head of the backlog; 0 when not known
@@ -89,7 +89,7 @@ func newRunner(spec Spec, cfg Config, log Log, c clock.Clock, sl *slog.Logger, s
 	}
 }
 
-// recover loads the cursor, lets the sink clean up, and registers what is encoded.
+// recover loads the cursor and lets the sink clean up and register what is encoded.
 func (r *Runner) recover(ctx context.Context) error {
 	pos, err := r.load()
 	if err != nil {
@@ -98,21 +98,36 @@ func (r *Runner) recover(ctx context.Context) error {
 	if err := r.spec.Sink.Recover(ctx, pos.steps); err != nil {
 		return fmt.Errorf("recover export of stream %s: %w", r.spec.Name, err)
 	}
-	for _, s := range pos.steps {
+	if n := len(pos.steps); n > 0 {
+		r.slog.Info("export resumes", "steps", n, "from", uint64(pos.steps[0].From), "state", pos.steps[0].State.String())
+	}
+	r.mu.Lock()
+	r.pos, r.loaded = pos, true
+	r.mu.Unlock()
+	if err := r.register(ctx); err != nil { // a full disk, for instance, must not stop the start: cutLoop insists
+		r.slog.Warn("export steps not registered in the catalog yet", "error", err)
+	}
+	return nil
+}
+
+// register tells the sink again, in order, which steps are ENCODED. Nothing is delivered before it has been.
+func (r *Runner) register(ctx context.Context) error {
+	r.mu.Lock()
+	steps, upTo := r.pos.clone().steps, r.pos.encoded
+	r.mu.Unlock()
+	for _, s := range steps {
 		if s.State == Planned {
 			continue
 		}
 		s.State = Encoded
 		if err := r.spec.Sink.Reached(ctx, s); err != nil {
-			return fmt.Errorf("register export step of stream %s: %w", r.spec.Name, err)
+			return fmt.Errorf("register step: %w", err)
 		}
 	}
-	if n := len(pos.steps); n > 0 {
-		r.slog.Info("export resumes", "steps", n, "from", uint64(pos.steps[0].From), "state", pos.steps[0].State.String())
-	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.pos, r.registered, r.loaded = pos, pos.encoded, true
+	r.registered = max(r.registered, upTo)
+	r.mu.Unlock()
+	ring(r.deliverer.work)
 	return nil
 }
 

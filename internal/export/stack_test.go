@@ -307,9 +307,34 @@ func wantOnce(t *testing.T, seen map[int]int, from, to int) {
 	}
 }
 
+// wantTrueManifests fails when a manifest names what is not in the store.
+func wantTrueManifests(t *testing.T, dir string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, lake.ManifestPrefix, "*", "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := lake.DecodeManifest(text)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, f := range m.Files {
+			if _, err := os.Stat(filepath.Join(dir, f.Key)); err != nil {
+				t.Errorf("%s names what is not there: %v", name, err)
+			}
+		}
+	}
+}
+
 // wantTidy fails unless spool, catalog, manifests and store agree that all is delivered.
 func (s *stack) wantTidy(t *testing.T, dir string) {
 	t.Helper()
+	wantTrueManifests(t, dir)
 	if n := s.spool.Bytes(); n != 0 {
 		t.Errorf("%d bytes left in the spool", n)
 	}
