@@ -203,8 +203,11 @@ func (w *walker) name(n *node, object bool, index, pathLen int) ([]byte, error) 
 		return w.checkName(w.path)
 	}
 	quoted := w.tape.doc[n.keyStart:n.keyEnd]
-	if len(quoted) == 2 {
+	switch {
+	case len(quoted) == 2:
 		return nil, reject("member without a name")
+	case longer(quoted, MaxName):
+		return nil, errLongName()
 	}
 	if pathLen == 0 && !n.container() && bytes.IndexByte(quoted, '\\') < 0 {
 		return w.checkName(quoted[1 : len(quoted)-1 : len(quoted)-1])
@@ -223,10 +226,12 @@ func (w *walker) name(n *node, object bool, index, pathLen int) ([]byte, error) 
 
 func (w *walker) checkName(name []byte) ([]byte, error) {
 	if len(name) > MaxName {
-		return nil, reject("name of more than %d bytes", MaxName)
+		return nil, errLongName()
 	}
 	return name, nil
 }
+
+func errLongName() error { return reject("name of more than %d bytes", MaxName) }
 
 // value is the value of a leaf, or of a container as JSON text.
 func (w *walker) value(n *node) Value {

@@ -242,6 +242,12 @@ func (c Config) validateBool() error {
 			return record.Errorf(record.Invalid, "true_words: %q is in false_words too", w).WithHint("leave it in one of them")
 		}
 	}
+	for _, w := range slices.Concat(c.TrueWords, c.FalseWords) {
+		if w == "" || len(w) > MaxName || strings.Trim(w, " \t\r\n") != w {
+			return record.Errorf(record.Invalid, "true_words, false_words: %.40q is no word", w).
+				WithHint("at most %d bytes, at least one, without white space around it", MaxName)
+		}
+	}
 	if (len(c.TrueWords) > 0) != (len(c.FalseWords) > 0) {
 		return record.Errorf(record.Invalid, "true_words: only one of true_words and false_words is set").WithHint("set both")
 	}

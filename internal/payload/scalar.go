@@ -174,7 +174,11 @@ func words(c Config) map[string]int64 {
 }
 
 func (d *scalarDecoder) boolean(payload []byte) (Value, error) {
-	d.lower = lowered(d.lower[:0], trim(payload))
+	s := trim(payload)
+	if len(s) > MaxName {
+		s = nil // no word: see validateBool
+	}
+	d.lower = lowered(d.lower[:0], s)
 	i, ok := d.truth[string(d.lower)]
 	if !ok {
 		return Value{}, reject("neither a true word nor a false word")

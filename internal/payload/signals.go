@@ -181,8 +181,12 @@ func (d *signalsDecoder) extend(i, pathLen int) (at, newLen int, err error) {
 		if pathLen > 0 {
 			w.path = append(w.path, '.')
 		}
+		quoted := w.tape.text(&w.tape.nodes[at])
+		if longer(quoted, MaxName) {
+			return -1, 0, errLongName()
+		}
 		d.unescape = d.unescape[:0]
-		own := unquote(w.tape.text(&w.tape.nodes[at]), &d.unescape)
+		own := unquote(quoted, &d.unescape)
 		if len(own) == 0 || hasControl(own) {
 			return -1, 0, reject("%s is empty or has control characters", candidate)
 		}

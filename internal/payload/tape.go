@@ -136,6 +136,10 @@ func (t *tape) reason(err error) error {
 // text is the value's text as it stands in the document.
 func (t *tape) text(n *node) []byte { return t.doc[n.start:n.end:n.end] }
 
+// longer reports whether the string between quotes certainly has more than n bytes, so that it need not be unescaped: an
+// escape of six bytes stands for one byte at least.
+func longer(quoted []byte, n int) bool { return len(quoted)-2 > 6*n }
+
 // unquote returns the string between quotes: in place when nothing is escaped, else appended to scratch.
 func unquote(quoted []byte, scratch *[]byte) []byte {
 	inner := quoted[1 : len(quoted)-1 : len(quoted)-1]

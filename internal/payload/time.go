@@ -15,6 +15,9 @@ const (
 	plausibleTo   = 4_102_444_800_000_000_000 // 2100-01-01
 )
 
+// maxTimeText is the longest text that can be a time: a number with more digits than anybody writes.
+const maxTimeText = 100
+
 // timeReader finds and reads the time of an event in a tape.
 type timeReader struct {
 	format   string
@@ -88,6 +91,9 @@ func (r *timeReader) parse(t *tape, n *node) (int64, bool) {
 	case '0':
 		return parseEpoch(t.text(n), r.format)
 	case '"':
+		if longer(t.text(n), maxTimeText) {
+			return 0, false
+		}
 		r.unescape = r.unescape[:0]
 		return parseTimeText(unquote(t.text(n), &r.unescape), r.format)
 	}
@@ -113,6 +119,9 @@ func find(t *tape, obj int, path []string, scratch *[]byte) int {
 func member(t *tape, obj int, name string, scratch *[]byte) int {
 	for i := obj + 1; i < int(t.nodes[obj].next); i = int(t.nodes[i].next) {
 		n := &t.nodes[i]
+		if longer(t.doc[n.keyStart:n.keyEnd], len(name)) {
+			continue
+		}
 		*scratch = (*scratch)[:0]
 		if string(unquote(t.doc[n.keyStart:n.keyEnd], scratch)) == name {
 			return i
