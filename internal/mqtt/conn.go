@@ -30,7 +30,8 @@ type conn struct {
 	head  [5]byte // the first bytes received
 	nhead int     // how many of them; -1 when they are checked
 
-	mu sync.Mutex // one writer at a time; each Write is a number of whole packets
+	mu     sync.Mutex // one writer at a time; each Write is a number of whole packets
+	window window     // guarded by mu; limit is set before the first message is sent
 }
 
 // Read submits what the parser has made of the bytes before, then waits for more.
@@ -52,14 +53,42 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write writes whole packets.
+// Write writes whole packets, those of the window at once or later.
 func (c *conn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.Conn.SetWriteDeadline(c.door.writeDeadline(c.timeout)); err != nil {
+	n := len(p)
+	if c.window.limit > 0 {
+		if p = c.window.pass(nil, p); len(p) == 0 {
+			return n, nil
+		}
+	}
+	if err := c.send(p); err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(p)
+	return n, nil
+}
+
+// acknowledged lets the next messages go that waited for the client's acknowledgements.
+func (c *conn) acknowledged(id uint16) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.window.limit == 0 {
+		return nil
+	}
+	next := c.window.acknowledged(id)
+	if len(next) == 0 {
+		return nil
+	}
+	return c.send(next)
+}
+
+func (c *conn) send(p []byte) error {
+	if err := c.Conn.SetWriteDeadline(c.door.writeDeadline(c.timeout)); err != nil {
+		return err
+	}
+	_, err := c.Conn.Write(p)
+	return err
 }
 
 // certificate is what the client presented and the handshake verified, or nil.

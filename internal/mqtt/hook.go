@@ -55,6 +55,7 @@ func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
 	if v5 && !cl.Properties.Props.SessionExpiryIntervalFlag {
 		cl.Properties.Will.WillDelayInterval = 0 // the session, and with it the will, ends with the connection
 	}
+	h.ownWindow(cl)
 	_, known := h.b.server.Clients.Get(cl.ID)
 	switch {
 	case len(cl.ID) > maxClientID:
@@ -65,6 +66,17 @@ func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
 		return h.refuse(cl, packets.ErrTopicNameInvalid, fmt.Errorf("will topic %q", pk.Connect.WillTopic))
 	}
 	return nil
+}
+
+// ownWindow takes flow control towards the client out of mochi's hands, and topic aliases too: a message that is dropped
+// or waits must not take the meaning of an alias with it.
+func (h *hook) ownWindow(cl *mochi.Client) {
+	props := &cl.Properties.Props
+	if c, ok := cl.Net.Conn.(*conn); ok && cl.Properties.ProtocolVersion == 5 && props.ReceiveMaximum > 0 {
+		c.window = window{limit: int(props.ReceiveMaximum), open: map[uint16]struct{}{}}
+	}
+	props.ReceiveMaximum, props.TopicAliasMaximum = 0, 0
+	cl.State.Inflight.ResetSendQuota(0)
 }
 
 func (h *hook) refuse(cl *mochi.Client, code packets.Code, why error) error {
@@ -146,6 +158,10 @@ func (h *hook) OnPublishDropped(*mochi.Client, packets.Packet) { h.b.counters.dr
 // OnPacketRead sees packets before mochi acts on them.
 func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
 	switch pk.FixedHeader.Type {
+	case packets.Puback, packets.Pubcomp, packets.Pubrec:
+		if c, ok := cl.Net.Conn.(*conn); ok && (pk.FixedHeader.Type != packets.Pubrec || pk.ReasonCode >= 0x80) {
+			return pk, c.acknowledged(pk.PacketID)
+		}
 	case packets.Pubrel:
 		h.b.once.release(cl.ID, pk.PacketID)
 	case packets.Subscribe:
