@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/leat-io/leat/internal/payload"
 	"github.com/leat-io/leat/internal/record"
@@ -67,6 +68,9 @@ type topicInfo struct {
 
 // Decode implements payload.Decoder.
 func (d *decoder) Decode(rec *record.Record, dst []payload.Row) ([]payload.Row, error) {
+	if !utf8.Valid(rec.Key) { // no door lets it in, but a log can hold what a defect of one has written
+		return dst, record.Errorf(record.Invalid, "topic is not UTF-8")
+	}
 	from := len(dst)
 	rows, err := d.inner.Decode(rec, dst)
 	if err != nil || len(d.pattern.levels)+len(d.static) == 0 {

@@ -91,7 +91,8 @@ func TestDecoderAppends(t *testing.T) {
 func TestDecoderRejects(t *testing.T) {
 	d := decoder(t, ingest.Rule{TopicPattern: "a/{signal...}"})
 	for topic, doc := range map[string]string{
-		"a/b": "{",
+		"a/b":    "{",
+		"a/\xff": "1",
 		"a/" + strings.Repeat("x", payload.MaxName+1): "1",
 		"a/" + strings.Repeat("x", payload.MaxName):   "[" + strings.Repeat("1,", 10_000) + "1]",
 	} {
