@@ -209,23 +209,30 @@ func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, e
 	}
 	c, ok := cl.Net.Conn.(*conn)
 	if !ok || h.b.stopping.Load() {
-		return pk, packets.ErrRejectPacket
+		return handled(pk), nil
 	}
 	if pk.TopicName == "" {
 		_ = h.b.server.DisconnectClient(cl, packets.ErrTopicAliasInvalid) // the client is gone either way
-		return pk, packets.ErrRejectPacket
+		return handled(pk), nil
 	}
 	if pk.Properties.TopicAliasFlag && !h.OnACLCheck(cl, pk.TopicName, true) {
 		_ = h.deny(cl, &pk, packets.ErrNotAuthorized) // a failed write ends the connection
-		return pk, packets.ErrRejectPacket
+		return handled(pk), nil
 	}
 	m := h.b.message(cl, &pk)
 	if pk.FixedHeader.Qos < 2 {
 		c.flow.add(&pk, m)
-		return pk, packets.ErrRejectPacket
+		return handled(pk), nil
 	}
 	c.flow.submit() // what came before goes first
 	return h.takeOnce(cl, pk, m)
+}
+
+// handled tells mochi that there is nothing left to do for a packet. Its error for that purpose would log, and so copy,
+// every packet.
+func handled(pk packets.Packet) packets.Packet {
+	pk.Ignore, pk.FixedHeader.Qos = true, 0
+	return pk
 }
 
 // takeOnce waits until a QoS 2 message is durable; mochi then sends the PUBREC and keeps the rest of the exchange.
@@ -242,13 +249,13 @@ func (h *hook) takeOnce(cl *mochi.Client, pk packets.Packet, m ingest.Message) (
 	select {
 	case <-t.done:
 	case <-h.b.abandon:
-		return pk, packets.ErrRejectPacket
+		return handled(pk), nil
 	}
 	if t.err != nil {
 		h.b.once.release(cl.ID, pk.PacketID)
 		h.b.refused(cl, []ingest.Message{m}, t.err)
 		_ = h.deny(cl, &pk, reasonCode(t.err)) // a failed write ends the connection
-		return pk, packets.ErrRejectPacket
+		return handled(pk), nil
 	}
 	if fresh {
 		p := publish{id: pk.PacketID, expiry: pk.Expiry}
