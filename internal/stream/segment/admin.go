@@ -43,7 +43,7 @@ func (l *Log) laneOf(changes []stream.Change) (la *lane, err error) {
 				return nil, err
 			}
 			this = s.lane
-		case c.Create != nil && int(c.Create.Policy.Lane) < len(l.lanes):
+		case c.Create != nil && isOne(c) && int(c.Create.Policy.Lane) < len(l.lanes):
 			this = l.lanes[c.Create.Policy.Lane]
 		default:
 			return nil, record.Errorf(record.Invalid, "change %d of %d: exactly one kind must be set, in a lane that exists", i+1, len(changes))
@@ -56,9 +56,10 @@ func (l *Log) laneOf(changes []stream.Change) (la *lane, err error) {
 	return la, nil
 }
 
-// target is the existing stream that a change is about.
+// target is the existing stream that a change is about, when it is one change and not a creation.
 func target(c *stream.Change) (id record.StreamID, ok bool) {
 	switch {
+	case !isOne(c):
 	case c.Alter != nil:
 		return c.Alter.ID, true
 	case c.Seal != nil:
@@ -69,6 +70,17 @@ func target(c *stream.Change) (id record.StreamID, ok bool) {
 		return c.Truncate.ID, true
 	}
 	return 0, false
+}
+
+// isOne reports whether exactly one kind of change is set.
+func isOne(c *stream.Change) bool {
+	n := 0
+	for _, set := range []bool{c.Create != nil, c.Alter != nil, c.Seal != nil, c.Delete != nil, c.Truncate != nil} {
+		if set {
+			n++
+		}
+	}
+	return n == 1
 }
 
 // steps turns changes into steps, checking each against the state and the changes before it.

@@ -3,6 +3,8 @@ package segment
 import (
 	"context"
 	"errors"
+	"io"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -61,8 +63,50 @@ func (l *lane) groupsOf(s *streamState, e *extent) ([]group, error) {
 	return l.indexes.get(*seg, s.id)
 }
 
-// logicalFrom is the logical bytes from before on of the extent that before cuts: exact at a group's border, else the
-// whole group counts.
+// frameInfo is what limits need to know of a frame.
+type frameInfo struct {
+	next    record.Offset
+	logical int64
+	maxTime int64
+}
+
+// framesOf lists the stream's frames in a group. When they do not read, the group counts as one frame.
+func (l *lane) framesOf(e *extent, id record.StreamID, g *group) []frameInfo {
+	whole := []frameInfo{{next: g.next(), logical: int64(g.logical), maxTime: g.maxTime}}
+	if g.span < 2*frameHeaderSize || g.count == 1 {
+		return whole
+	}
+	seg := l.segments[e.segment]
+	h, err := l.files.open(seg.number, seg.salt)
+	if err != nil {
+		return whole
+	}
+	defer h.release()
+	b := make([]byte, min(int(g.span), groupSpan+frameHeaderSize))
+	if readOrZero(h.file, b, int64(g.pos)) != nil {
+		return whole
+	}
+	var frames []frameInfo
+	want := g.first
+	for at := 0; at+frameHeaderSize <= len(b) && want < g.next(); {
+		h, err := parseHeader(b[at:], seg.salt, int64(g.pos)+int64(at))
+		if err != nil {
+			return whole
+		}
+		if h.kind == kindData && h.stream == id && h.first == want {
+			frames = append(frames, frameInfo{next: h.next(), logical: int64(h.logical), maxTime: h.maxTime})
+			want = h.next()
+		}
+		at += int(h.size())
+	}
+	if want != g.next() {
+		return whole
+	}
+	return frames
+}
+
+// logicalFrom is the logical bytes from before on of the extent that before cuts: exact at a frame's border, else the
+// whole frame counts.
 func (l *lane) logicalFrom(s *streamState, before record.Offset) (left int64) {
 	i := findExtent(s.extents, before)
 	if i == len(s.extents) || s.extents[i].first >= before {
@@ -74,37 +118,82 @@ func (l *lane) logicalFrom(s *streamState, before record.Offset) (left int64) {
 		return e.share(before, e.next).logical
 	}
 	for _, g := range groups[findGroup(groups, before):] {
-		if g.first < e.next {
+		switch {
+		case g.first >= e.next:
+		case g.first >= before:
 			left += int64(g.logical)
+		default:
+			for _, f := range l.framesOf(&e, s.id, &g) {
+				if f.next > before {
+					left += f.logical
+				}
+			}
 		}
 	}
 	return min(left, e.logical)
 }
 
-// oldestKept is the offset before which at least surplus logical bytes lie: the border of a group.
-func (l *lane) oldestKept(s *streamState, surplus int64) record.Offset {
+// walk calls visit with the stream's frames from the oldest on, whole groups where inside says that their frames need
+// not be looked at, until visit returns false.
+func (l *lane) walk(s *streamState, inside func(g *group) bool, visit func(f frameInfo) bool) {
 	for i := range s.extents {
-		e := &s.extents[i]
-		if surplus >= e.logical && i+1 < len(s.extents) {
-			surplus -= e.logical
-			if surplus == 0 {
-				return e.next
+		e := s.extents[i]
+		groups, err := l.groupsOf(s, &e)
+		if err != nil || len(groups) == 0 {
+			if !visit(frameInfo{next: e.next, logical: e.logical, maxTime: e.maxTime}) {
+				return
 			}
 			continue
 		}
-		groups, err := l.groupsOf(s, e)
-		if err != nil {
-			return e.next
-		}
-		for _, g := range groups[findGroup(groups, e.first):] {
-			surplus -= int64(g.logical)
-			if surplus <= 0 {
-				return min(g.next(), e.next)
+		for _, g := range groups[findGroup(groups, max(e.first, s.first)):] {
+			if g.first >= e.next {
+				break
+			}
+			frames := []frameInfo{{next: g.next(), logical: int64(g.logical), maxTime: g.maxTime}}
+			if inside(&g) {
+				frames = l.framesOf(&e, s.id, &g)
+			}
+			for _, f := range frames {
+				if f.next > max(e.first, s.first) && !visit(frameInfo{min(f.next, e.next), f.logical, f.maxTime}) {
+					return
+				}
 			}
 		}
-		return e.next
 	}
-	return s.first
+}
+
+// exactBelow is the MaxBytes up to which the oldest records are dropped frame by frame and not group by group.
+const exactBelow = 64 * groupSpan
+
+// oldestKept is the offset before which at least surplus logical bytes lie.
+func (l *lane) oldestKept(s *streamState, surplus int64) record.Offset {
+	at := s.first
+	l.walk(s,
+		func(g *group) bool { return surplus < int64(g.logical) && s.policy.MaxBytes < exactBelow },
+		func(f frameInfo) bool {
+			at = f.next
+			surplus -= f.logical
+			return surplus > 0
+		})
+	return at
+}
+
+// firstSince is the lowest offset whose frame holds a record of time t or later, or what readers see as the end.
+func (l *lane) firstSince(s *streamState, t int64) record.Offset {
+	if len(s.extents) == 0 {
+		return s.first
+	}
+	at := s.first
+	l.walk(s,
+		func(g *group) bool { return g.maxTime >= t },
+		func(f frameInfo) bool {
+			if f.maxTime >= t {
+				return false
+			}
+			at = f.next
+			return true
+		})
+	return min(at, s.synced)
 }
 
 // maintain runs until the lane is stopped.
@@ -124,7 +213,6 @@ func (l *lane) maintain() {
 		case <-t.C:
 			l.log.measureSpace()
 			l.expire()
-			l.makeSpace()
 			if err := l.clean(ctx); err != nil && ctx.Err() == nil {
 				l.logger.Error("cleaning the log", "error", err)
 			}
@@ -147,51 +235,57 @@ func (l *lane) expire() {
 	}
 }
 
-// firstSince is the lowest offset whose group holds a record of time t or later, or what readers see as the end.
-func (l *lane) firstSince(s *streamState, t int64) record.Offset {
-	for i := range s.extents {
-		e := &s.extents[i]
-		if e.maxTime < t {
-			continue
-		}
-		groups, err := l.groupsOf(s, e)
-		if err != nil {
-			return e.first
-		}
-		for _, g := range groups[findGroup(groups, e.first):] {
-			if g.maxTime >= t {
-				return max(g.first, e.first)
-			}
-		}
-	}
-	return s.synced
-}
-
-// makeSpace drops the oldest segment's records of streams that allow it while the node is over its budget.
-func (l *lane) makeSpace() {
-	for l.log.overBudget() > 0 {
+// reclaim drops the oldest records of streams that allow it while the node is over its budget, and deletes the segments
+// that fall free. It runs on the committer, so that appends cannot outrun it.
+func (l *lane) reclaim() {
+	for l.failed == nil && l.log.overBudget() > 0 {
 		l.mu.Lock()
-		done := true
-		for _, seg := range l.sortedSegments() {
-			if seg == l.active {
-				break
-			}
-			for _, s := range l.streams {
-				if s.policy.OnFull != stream.DropOldest || len(s.extents) == 0 || s.extents[0].segment != seg.number {
-					continue
-				}
-				l.drop(s, s.extents[0].next)
-				done = false
-			}
-			if !done {
-				break
-			}
-		}
+		dropped := l.dropOldestSegment()
+		dead := l.deadSegments()
 		l.mu.Unlock()
-		if done || l.dropDead() != nil {
+		if !dropped && len(dead) == 0 {
 			return
 		}
+		ops := l.takeLazy()
+		for i := range dead {
+			ops = append(ops, op{kind: opDropSegment, segment: dead[i].number})
+		}
+		if err := l.writeControl(ops); err != nil {
+			l.logger.Warn("no room to note what was dropped", "error", err)
+			return
+		}
+		if err := l.sync(); err != nil {
+			l.fail(err)
+			return
+		}
+		l.mu.Lock()
+		for i := range dead {
+			l.forgetSegment(dead[i].number)
+		}
+		l.mu.Unlock()
+		for i := range dead {
+			if err := l.removeSegment(&dead[i]); err != nil {
+				l.logger.Warn("dropped segment not removed", "error", err)
+				return
+			}
+		}
 	}
+}
+
+// dropOldestSegment drops what streams that allow it have in the oldest sealed segment that holds any of it.
+func (l *lane) dropOldestSegment() (dropped bool) {
+	for _, seg := range l.sortedSegments() {
+		if seg == l.active || dropped {
+			break
+		}
+		for _, s := range l.streams {
+			if s.policy.OnFull == stream.DropOldest && len(s.extents) > 0 && s.extents[0].segment == seg.number {
+				l.drop(s, s.extents[0].next)
+				dropped = true
+			}
+		}
+	}
+	return dropped
 }
 
 // clean deletes segments without live frames and copies the live frames of the emptiest others forward while garbage
@@ -237,24 +331,28 @@ func (l *lane) victim() (best segmentState, ok bool) {
 // dropDead removes the segments that nothing points to.
 func (l *lane) dropDead() error {
 	l.mu.Lock()
-	// The live count alone is not asked: shares are rounded.
+	dead := l.deadSegments()
+	l.mu.Unlock()
+	if len(dead) == 0 {
+		return nil
+	}
+	return l.dropSegments(context.Background(), dead...)
+}
+
+// deadSegments are those to which no extent points. Live counts are not asked: shares are rounded.
+func (l *lane) deadSegments() (dead []segmentState) {
 	held := map[uint64]bool{l.active.number: true}
 	for _, s := range l.streams {
 		for i := range s.extents {
 			held[s.extents[i].segment] = true
 		}
 	}
-	var dead []segmentState
 	for _, seg := range l.sortedSegments() {
 		if !held[seg.number] {
 			dead = append(dead, *seg)
 		}
 	}
-	l.mu.Unlock()
-	if len(dead) == 0 {
-		return nil
-	}
-	return l.dropSegments(context.Background(), dead...)
+	return dead
 }
 
 // dropSegments logs, durably, that the segments are gone, and removes their files.
@@ -277,8 +375,11 @@ func (l *lane) dropSegments(ctx context.Context, segs ...segmentState) error {
 // copyForward appends the live frames of a segment to the active one and waits until they are durable there.
 func (l *lane) copyForward(ctx context.Context, victim segmentState) error {
 	h, err := l.files.open(victim.number, victim.salt)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return l.declareMissing(victim.number)
+	}
+	if err != nil {
+		return err
 	}
 	defer h.release()
 	size, err := h.file.Size()
@@ -294,8 +395,11 @@ func (l *lane) copyForward(ctx context.Context, victim segmentState) error {
 	sc := newScanner(h.file, size, victim.salt)
 	for {
 		p, err := sc.next()
-		if err != nil {
+		if errors.Is(err, io.EOF) {
 			break
+		}
+		if err != nil {
+			return err
 		}
 		if p.kind != kindData || p.unreadable {
 			l.reportUnreadable(victim, &p)

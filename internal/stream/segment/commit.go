@@ -100,6 +100,9 @@ func (l *lane) commit() {
 			}
 		}
 	}
+	if l.log.overBudget() > 0 {
+		l.reclaim()
+	}
 	l.settle(&g)
 }
 

@@ -61,8 +61,7 @@ func (l *lane) quarantine(d *damage) string {
 		if err != nil {
 			return err
 		}
-		readOrZero(in, b, d.from)
-		if err := errors.Join(in.Close(), l.dir.MkdirAll(quarantineDir)); err != nil {
+		if err := errors.Join(readOrZero(in, b, d.from), in.Close(), l.dir.MkdirAll(quarantineDir)); err != nil {
 			return err
 		}
 		out, err := l.dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)

@@ -134,13 +134,16 @@ func decodeGroups(b []byte) []group {
 }
 
 // scanIndex makes a segment's index from its frames.
-func scanIndex(r io.ReaderAt, size int64, salt uint64) []streamGroups {
+func scanIndex(r io.ReaderAt, size int64, salt uint64) ([]streamGroups, error) {
 	byID := map[record.StreamID][]group{}
 	sc := newScanner(r, size, salt)
 	for {
 		p, err := sc.next()
-		if err != nil {
+		if errors.Is(err, io.EOF) {
 			break
+		}
+		if err != nil {
+			return nil, err
 		}
 		if p.kind == kindData && !p.unreadable {
 			byID[p.stream] = addGroup(byID[p.stream], &p.header, p.pos)
@@ -156,7 +159,7 @@ func scanIndex(r io.ReaderAt, size int64, salt uint64) []streamGroups {
 		}
 		return 1
 	})
-	return out
+	return out, nil
 }
 
 // indexCache keeps the groups that readers used last. It has its own mutex, taken after the lane's or alone.
@@ -257,7 +260,10 @@ func (c *indexCache) rebuild(seg segmentState, id record.StreamID) ([]group, err
 	if err != nil {
 		return nil, err
 	}
-	index := scanIndex(h.file, size, seg.salt)
+	index, err := scanIndex(h.file, size, seg.salt)
+	if err != nil {
+		return nil, err
+	}
 	c.lane.stats.indexRebuilds.Add(1)
 	if err := c.lane.writeIndex(&seg, index); err != nil {
 		c.lane.logger.Warn("index not written; it will be rebuilt when needed", "segment", seg.number, "error", err)

@@ -150,8 +150,16 @@ func (l *lane) admit(s *streamState, logical int64) error {
 	if s.sealed {
 		return record.Errorf(record.Invalid, "stream %s is sealed", s.name)
 	}
-	if s.policy.OnFull != stream.Reject || logical == 0 {
+	if logical == 0 {
 		return nil
+	}
+	if s.policy.OnFull == stream.DropOldest {
+		// The committer makes room; where that does not suffice (nothing left that may be dropped), it ends here.
+		if l.log.overBudget() <= max(l.log.opts.SegmentBytes, l.log.opts.QueueBytes) {
+			return nil
+		}
+		l.stats.rejected.Add(1)
+		return l.log.roomFor(logical)
 	}
 	if limit := s.policy.MaxBytes; limit > 0 && s.bytes+s.queued+logical > limit {
 		l.stats.rejected.Add(1)

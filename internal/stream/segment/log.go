@@ -24,7 +24,7 @@ type Options struct {
 	Clock  clock.Clock
 	Logger *slog.Logger
 
-	SegmentBytes     int64         // size at which a segment is sealed; default 64 MiB, at most 1 GiB
+	SegmentBytes     int64         // size at which a segment is sealed; default 64 MiB, at most 1 GiB and an eighth of MaxBytes
 	SyncInterval     time.Duration // longest time until data of level OS is synced; default 100 ms
 	MaintainInterval time.Duration // how often retention by age and cleaning run; default 1 s
 	QueueBytes       int64         // bytes of appends waiting for their commit, per lane; default 8 MiB
@@ -39,6 +39,9 @@ func (o *Options) setDefaults() error {
 	setDefault(&o.MaintainInterval, time.Second)
 	setDefault(&o.QueueBytes, 8<<20)
 	setDefault(&o.OpenFiles, 12)
+	if o.MaxBytes > 0 {
+		o.SegmentBytes = min(o.SegmentBytes, max(o.MaxBytes/8, 64<<10)) // only sealed segments give space back
+	}
 	if o.SegmentBytes > 1<<30 {
 		return record.Errorf(record.Invalid, "segment size of %d bytes: at most 1 GiB", o.SegmentBytes)
 	}
@@ -99,6 +102,10 @@ func Open(opts Options) (*Log, error) {
 		if l.lanes[kind], err = l.openLane(stream.Lane(kind), name); err != nil {
 			return nil, errors.Join(fmt.Errorf("open log: %w", err), l.abandon())
 		}
+	}
+	// A name that went from one lane to the other was registered in the order of the lanes, not of events.
+	for _, s := range l.byID {
+		l.byName[s.name] = s
 	}
 	l.measureSpace()
 	for _, la := range l.lanes {

@@ -38,7 +38,7 @@ func (l *Log) Read(ctx context.Context, id record.StreamID, from record.Offset, 
 			}
 			continue
 		}
-		err = s.lane.fill(&r, max(maxBytes, 1), c)
+		err = s.lane.fill(&r, maxBytes, c)
 		if errors.Is(err, fs.ErrNotExist) {
 			// Cleaning moved what was planned between plan and fill: the next plan finds it elsewhere. A segment
 			// that somebody removed is found missing here too.
@@ -101,9 +101,10 @@ func (l *lane) plan(s *streamState, c *stream.Chunk) (r readPlan, wait <-chan st
 	}
 	e := &s.extents[i]
 	r = readPlan{s: s, from: from, end: min(e.next, s.synced), segment: *l.segments[e.segment]}
+	// Offsets decide what may be read, not positions: frames that cleaning has just copied here are not synced yet, but
+	// their originals are.
 	r.limit = r.segment.size
 	if e.segment == l.active.number {
-		r.limit = l.synced
 		g := s.groups[findGroup(s.groups, from):]
 		r.groups = append([]group(nil), g[:min(len(g), maxGroupsPerRead)]...)
 	}
@@ -147,8 +148,11 @@ func (l *lane) fill(r *readPlan, maxBytes int, c *stream.Chunk) error {
 		c.Buf = make([]byte, n)
 	}
 	c.Buf = c.Buf[:n]
-	readOrZero(h.file, c.Buf, start)
+	if err := readOrZero(h.file, c.Buf, start); err != nil {
+		return err
+	}
 	l.collect(r, c, start, end)
+	trim(c, maxBytes)
 	return nil
 }
 
@@ -169,59 +173,69 @@ func region(groups []group, end record.Offset, maxBytes int) (start, stop int64,
 	return start, stop, reach
 }
 
-// collect takes the stream's records in [r.from, end) out of c.Buf, which holds the file from start on.
+// collect takes the stream's records in [r.from, end) out of c.Buf, which holds the file from start on. Frames of the
+// stream that lie there out of turn (copied forward by cleaning) are passed over.
 func (l *lane) collect(r *readPlan, c *stream.Chunk, start int64, end record.Offset) {
-	want := r.from
+	want, later := r.from, end
 	for at := 0; at < len(c.Buf) && want < end; {
 		pos := start + int64(at)
 		h, err := parseHeader(c.Buf[at:], r.segment.salt, pos)
 		if errors.Is(err, errNoFrame) {
-			at += frameAlign // damaged: look for the next frame, the gap shows when it is found
+			at += frameAlign // damaged: look for the next frame
 			continue
 		}
-		size := int(h.size())
-		if h.kind != kindData || h.stream != r.s.id || h.next() <= want || at+frameHeaderSize+int(h.bodyLen) > len(c.Buf) {
-			at += size
+		at += int(h.size())
+		body := c.Buf[min(int(pos-start)+frameHeaderSize, len(c.Buf)):]
+		if h.kind != kindData || h.stream != r.s.id || h.next() <= want || int(h.bodyLen) > len(body) {
 			continue
-		}
-		if h.first >= end {
-			break
 		}
 		if h.first > want {
-			if len(c.Records) > 0 {
-				return // the gap comes with the next read
-			}
-			l.lost(r, c, h.first, start, pos)
-			want = h.first
+			later = min(later, h.first)
+			continue
 		}
-		body := c.Buf[at+frameHeaderSize : at+frameHeaderSize+int(h.bodyLen)]
 		n := len(c.Records)
-		if err == nil && crc32.Checksum(body, castagnoli) == h.bodyCRC {
-			c.Records, err = decodeRecords(body, int(h.count), int(want-h.first), c.Records)
-		} else {
-			err = errNoFrame
+		if err == nil {
+			c.Records, err = l.records(c.Records, &h, body[:h.bodyLen], want)
 		}
 		if err != nil {
 			c.Records = c.Records[:n]
-			if n > 0 {
-				return
+			if n == 0 {
+				l.lost(r, c, min(h.next(), end), pos, pos+h.size())
 			}
-			l.lost(r, c, min(h.next(), end), pos, pos+int64(size))
-			want = c.Next
-			at += size
-			continue
-		}
-		if n == 0 {
-			c.First = want
+			return
 		}
 		c.Origins = append(c.Origins, origin(&h))
 		c.Records = c.Records[:n+int(min(h.next(), end)-want)]
 		want = min(h.next(), end)
 		c.Next = want
-		at += size
 	}
-	if want < end && len(c.Records) == 0 {
-		l.lost(r, c, end, start, start+int64(len(c.Buf)))
+	if len(c.Records) == 0 {
+		l.lost(r, c, later, start, start+int64(len(c.Buf)))
+	}
+}
+
+// records decodes a frame's records from offset want on.
+func (l *lane) records(dst []record.Record, h *header, body []byte, want record.Offset) ([]record.Record, error) {
+	if crc32.Checksum(body, castagnoli) != h.bodyCRC {
+		return dst, record.Errorf(record.Corrupt, "frame body is damaged")
+	}
+	return decodeRecords(body, int(h.count), int(want-h.first), dst)
+}
+
+// trim leaves the records that fit into maxBytes, and the one that reaches it.
+func trim(c *stream.Chunk, maxBytes int) {
+	size := 0
+	for i := range c.Records {
+		if size += c.Records[i].Size(); size >= maxBytes {
+			c.Records = c.Records[:i+1]
+			break
+		}
+	}
+	if len(c.Records) > 0 {
+		c.Next = c.First + record.Offset(len(c.Records))
+		for n := len(c.Origins); n > 0 && c.Origins[n-1].First >= c.Next; n = len(c.Origins) {
+			c.Origins = c.Origins[:n-1]
+		}
 	}
 }
 

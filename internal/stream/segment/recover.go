@@ -106,7 +106,7 @@ func (r *recovery) loadBase() error {
 			}
 			return nil
 		}
-		if record.KindOf(err) == record.Invalid {
+		if record.KindOf(err) != record.Corrupt {
 			return fmt.Errorf("open %s: %w", r.l.dir.Path(), err)
 		}
 		if i == len(r.onDisk)-1 && r.l.floor.at(seg.number) == 0 && !r.hasFrames(&seg) {
@@ -130,11 +130,18 @@ func (r *recovery) readHead(seg *segmentState) (ops []op, h segmentHeader, err e
 	}
 	defer f.Close()
 	sc := newScanner(f, seg.size, seg.salt)
-	if h, err = parseSegmentHeader(sc.bytes(0, segmentHeaderSize)); err != nil {
+	head := sc.bytes(0, segmentHeaderSize)
+	if sc.err != nil {
+		return nil, h, sc.err
+	}
+	if h, err = parseSegmentHeader(head); err != nil {
 		return nil, h, err
 	}
 	for {
 		p, err := sc.next()
+		if sc.err != nil {
+			return nil, h, sc.err
+		}
 		if err != nil || p.kind != kindCheckpoint || p.unreadable {
 			return nil, h, record.Errorf(record.Corrupt, "checkpoint of segment %d is damaged", seg.number)
 		}
@@ -162,7 +169,7 @@ func (r *recovery) hasFrames(seg *segmentState) bool {
 	for {
 		p, err := sc.next()
 		if err != nil {
-			return false
+			return !errors.Is(err, io.EOF) // rather keep it
 		}
 		if p.kind == kindData || p.kind == kindControl {
 			return true
@@ -195,6 +202,9 @@ func (r *recovery) replay(i int) error {
 		p, err := sc.next()
 		if errors.Is(err, io.EOF) {
 			break
+		}
+		if err != nil {
+			return fmt.Errorf("replay segment %d: %w", seg.number, err)
 		}
 		if p.kind == 0 || p.unreadable {
 			p.body = nil

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+
+	"github.com/leat-io/leat/internal/record"
 )
 
 // scanner walks the frames of a segment file in order and never gives up: what is no frame is reported as a range, and
@@ -17,6 +19,7 @@ type scanner struct {
 
 	buf []byte // holds the file from bufAt on
 	at  int64
+	err error // the disk is away; see readOrZero
 }
 
 // scanWindow is how much is read at once.
@@ -35,7 +38,7 @@ func newScanner(r io.ReaderAt, size int64, salt uint64) *scanner {
 	return &scanner{r: r, size: size, salt: salt, pos: segmentHeaderSize}
 }
 
-// next returns the next piece, or io.EOF.
+// next returns the next piece, io.EOF, or the error of a disk that gives nothing.
 func (s *scanner) next() (piece, error) {
 	if s.pos >= s.size {
 		return piece{}, io.EOF
@@ -43,6 +46,9 @@ func (s *scanner) next() (piece, error) {
 	p, ok := s.frameAt(s.pos)
 	if !ok {
 		p = piece{pos: s.pos, end: s.search(s.pos + frameAlign)}
+	}
+	if s.err != nil {
+		return piece{}, s.err
 	}
 	s.pos = p.end
 	return p, nil
@@ -56,7 +62,8 @@ func (s *scanner) frameAt(pos int64) (p piece, ok bool) {
 	}
 	p = piece{header: h, pos: pos, end: min(pos+h.size(), s.size)}
 	p.body = s.bytes(pos+frameHeaderSize, int(h.bodyLen))
-	p.unreadable = err != nil || len(p.body) < int(h.bodyLen) || crc32.Checksum(p.body, castagnoli) != h.bodyCRC
+	// The padding counts: a frame without it would put the next one where nobody looks.
+	p.unreadable = err != nil || pos+h.size() > s.size || crc32.Checksum(p.body, castagnoli) != h.bodyCRC
 	return p, true
 }
 
@@ -95,21 +102,33 @@ func (s *scanner) bytes(pos int64, n int) []byte {
 		s.buf = make([]byte, want)
 	}
 	s.buf, s.at = s.buf[:want], pos
-	readOrZero(s.r, s.buf, pos)
+	if err := readOrZero(s.r, s.buf, pos); err != nil && s.err == nil {
+		s.err = err
+	}
 	return s.buf[:n]
 }
 
-// readOrZero fills b from r, block by block when the whole does not read.
-func readOrZero(r io.ReaderAt, b []byte, pos int64) {
+// readOrZero fills b from r, block by block when the whole does not read: what the disk does not give is zeros, for the
+// checksums to find. When it does not even give the head of the file, the error is returned: then the disk is away
+// rather than damaged, and to call that damage would have readers and cleaning pass over what may be back tomorrow.
+func readOrZero(r io.ReaderAt, b []byte, pos int64) error {
 	if n, err := r.ReadAt(b, pos); n == len(b) || errors.Is(err, io.EOF) {
 		clear(b[n:])
-		return
+		return nil
 	}
 	const block = 4096
+	failed := false
 	for at := 0; at < len(b); at += block {
 		part := b[at:min(at+block, len(b))]
-		if n, err := r.ReadAt(part, pos+int64(at)); err != nil {
-			clear(part[n:])
+		n, err := r.ReadAt(part, pos+int64(at))
+		clear(part[n:])
+		failed = failed || err != nil && !errors.Is(err, io.EOF)
+	}
+	if failed {
+		var head [1]byte
+		if _, err := r.ReadAt(head[:], 0); err != nil {
+			return record.Errorf(record.Unavailable, "read segment: %w", err).WithHint("check the disk and its cable")
 		}
 	}
+	return nil
 }

@@ -49,7 +49,7 @@ func newHarness(t testing.TB, segmentBytes int64) streamtest.Harness {
 				return nil, err
 			}
 			return segment.Open(segment.Options{
-				Dir: dir, Clock: clk, Logger: slog.New(slog.DiscardHandler), SegmentBytes: segmentBytes,
+				Dir: dir, Clock: clk, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), SegmentBytes: segmentBytes,
 				QueueBytes: int64(limits.QueueBytes), MaxBytes: limits.MaxBytes, MaintainInterval: 20 * time.Millisecond,
 				SyncInterval: 5 * time.Millisecond,
 			})

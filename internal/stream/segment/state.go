@@ -181,18 +181,28 @@ func (l *lane) moveFrame(s *streamState, h *header, pos int64) {
 		return
 	}
 	s.groups = addGroup(s.groups, h, pos)
+	// The logical bytes of the parts sum up to those of the whole, so that a stream's count stays exact.
 	moved := old.share(first, next)
+	moved.logical = min(int64(h.logical), old.logical)
+	rest := old.logical - moved.logical
 	l.release(&moved)
 	l.active.live += h.size()
 	parts := make([]extent, 0, 3)
 	if old.first < first {
-		parts = append(parts, old.share(old.first, first))
+		before := old.share(old.first, first)
+		if before.logical = min(before.logical, rest); next == old.next {
+			before.logical = rest
+		}
+		rest -= before.logical
+		parts = append(parts, before)
 	}
 	parts = append(parts, extent{
 		first: first, next: next, segment: l.active.number, physical: h.size(), logical: moved.logical, maxTime: moved.maxTime,
 	})
 	if next < old.next {
-		parts = append(parts, old.share(next, old.next))
+		after := old.share(next, old.next)
+		after.logical = rest
+		parts = append(parts, after)
 	}
 	s.extents = joinExtents(slices.Replace(s.extents, i, i+1, parts...))
 }
