@@ -82,7 +82,7 @@ func problems() []problem {
 func (s *Store) fail(verb, key string, err error) *record.Error {
 	at := "s3://" + s.cfg.Bucket + "/" + s.cfg.Prefix + key
 	kind, hint := classify(err)
-	if kind != record.NotFound || isCode(err, "NoSuchBucket") {
+	if kind != record.Conflict && (kind != record.NotFound || isCode(err, "NoSuchBucket")) {
 		s.stats.errors.Add(1)
 	}
 	out := record.Errorf(kind, "%s %s: %w", verb, at, err)

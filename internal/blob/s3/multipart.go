@@ -25,8 +25,15 @@ func (s *Store) partSize(size int64) int64 {
 // putParts stores an object by a multipart upload, going on with an earlier one of the same content.
 func (s *Store) putParts(ctx context.Context, u blob.Upload) error {
 	err := s.settle(ctx, u)
-	if kind, _ := classify(err); err == nil || !errors.Is(err, errAbsent) && kind != record.Denied {
-		return err // there already, another one is there, or the store cannot be asked
+	switch kind, _ := classify(err); {
+	case err == nil, kind == record.Conflict:
+		// The completion whose answer was lost, or somebody else: what is kept of an upload is superfluous.
+		if up, ok := s.state.load(s.state.id(&s.cfg, u), u); ok {
+			s.abort(ctx, up)
+		}
+		return err
+	case !errors.Is(err, errAbsent) && kind != record.Denied:
+		return err // the store cannot be asked
 	}
 	up, have, err := s.begin(ctx, u)
 	if err != nil {

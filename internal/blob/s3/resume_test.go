@@ -225,9 +225,7 @@ func TestLostAnswers(t *testing.T) {
 			if !bytes.Equal(blobtest.MustRead(t, s, bigKey), content) {
 				t.Error("content differs")
 			}
-			if name != "complete" { // there the state goes with the next upload of that content, or with time
-				wantStateEmpty(t, state)
-			}
+			wantStateEmpty(t, state)
 		})
 	}
 }
@@ -347,6 +345,10 @@ func TestKeyTakenWhileSending(t *testing.T) {
 				blobtest.WantKind(t, err, record.Conflict, "move")
 			} else if err != nil {
 				t.Fatal(err)
+			}
+			wantStateEmpty(t, state)
+			if left := unfinished(t, s, g.Bucket); len(left) != 0 {
+				t.Errorf("%d unfinished uploads", len(left))
 			}
 		})
 	}

@@ -125,7 +125,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.client, s.closeIdle = client, closeIdle
 	if s.state, err = openUploads(o.State, o.Log); err != nil {
-		return nil, err
+		return nil, record.Errorf(record.Unavailable, "read the state of uploads: %w", err)
 	}
 	return s, nil
 }
