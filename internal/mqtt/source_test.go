@@ -189,6 +189,7 @@ func TestSourceAcknowledgesOnlyWhatIsDurable(t *testing.T) {
 			// The process ends before anything is durable (nothing was answered): everything comes again.
 			first.stop()
 			first.accept.releaseAll(nil)
+			cfg.DrainTimeout = patience
 			second := startSource(t, cfg, nil)
 			wait(t, "the messages again", func() bool { return second.accept.count() == 3 })
 			if got := second.accept.payloads(); got != "a b c" {
