@@ -128,6 +128,19 @@ func TestRecordsOutsideTheRangeAreSkipped(t *testing.T) {
 	}
 }
 
+func TestManifestNamesWhatTheLogNoLongerHad(t *testing.T) {
+	b := newBench(t)
+	dropped := &stream.Chunk{First: 5, Gaps: []stream.Gap{{From: 0, To: 5, Reason: stream.Dropped}}, Next: 5}
+	res := b.build(lake.Config{}, lake.TableSpec{Name: "samples"}, testRange(0, 5), fixed(nil), dropped)
+	if len(res.Files) != 1 || !res.Files[0].Manifest {
+		t.Fatalf("files %+v", res.Files)
+	}
+	m := must2(lake.DecodeManifest(must2(b.spool.ReadFile(res.Files[0].Spool))))
+	if len(m.Gaps) != 1 || m.Gaps[0].From != 0 || m.Gaps[0].To != 5 || m.Rows != 0 {
+		t.Errorf("manifest %+v", m)
+	}
+}
+
 func TestUntrustedClocksAreRestamped(t *testing.T) {
 	b := newBench(t)
 	c := numbered(3, time.Unix(60, 0))

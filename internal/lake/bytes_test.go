@@ -193,3 +193,14 @@ func TestBytesPerSample(t *testing.T) {
 		t.Errorf("portable takes %.3f of the bytes of snappy + dictionary, want at most 0.67", ratio)
 	}
 }
+
+// BenchmarkEncodePortable encodes a minute of the reference set per iteration, without any parsing.
+func BenchmarkEncodePortable(b *testing.B) {
+	ref := newReference(60)
+	var size, rows int64
+	for b.Loop() {
+		size, rows = ref.portable(b, lake.DefaultConfig())
+	}
+	b.ReportMetric(float64(rows)*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+	b.ReportMetric(float64(size)/float64(rows), "B/sample")
+}

@@ -133,8 +133,14 @@ func TestTwoBuildersWidenOneTable(t *testing.T) {
 }
 
 func TestCatalogIsRestoredFromManifests(t *testing.T) {
+	for _, prefix := range []string{"", "raw/", lake.NoPrefix} {
+		t.Run("prefix "+prefix, func(t *testing.T) { testRestore(t, prefix) })
+	}
+}
+
+func testRestore(t *testing.T, prefix string) {
 	b := newBench(t)
-	spec := lake.TableSpec{Name: "m", Layout: lake.Columns, Prefix: "raw/"}
+	spec := lake.TableSpec{Name: "m", Layout: lake.Columns, Prefix: prefix}
 	r := payload.Row{Fields: fields("a", float(1), "b b", text("x")), Labels: fields("site", text("A"))}
 	_, res := b.encode(lake.DefaultConfig(), spec, r, payload.Row{Fields: fields("a", text("no"))})
 	if err := errors.Join(b.cat.AddFiles("m", testRange(0, 2), res.Files), b.cat.SetStored(res.Files)); err != nil {

@@ -17,7 +17,8 @@ func (s TableSpec) Validate() error {
 	case s.Name == "" || len(s.Name) > 128 || strings.ContainsFunc(s.Name, bad) || s.Name[0] == '_' || s.Name[0] == '-':
 		return record.Errorf(record.Invalid, "table name %q", s.Name).
 			WithHint("use lower-case letters, digits, _ and -, not starting with _ or -, at most 128")
-	case strings.HasPrefix(s.Prefix, "/") && s.Prefix != NoPrefix || strings.HasPrefix(s.Prefix, "_") || strings.Contains("/"+s.Prefix, "/../"):
+	case strings.HasPrefix(s.Prefix, "/") && s.Prefix != NoPrefix || strings.HasPrefix(s.Prefix, "_") ||
+		strings.Contains("/"+s.Prefix, "/../"):
 		return record.Errorf(record.Invalid, "prefix %q of table %s", s.Prefix, s.Name).
 			WithHint("write the key's beginning without a leading / or _, for example \"plant1/samples/\"")
 	case len(s.Declared) > MaxColumns-ownColumns:

@@ -121,6 +121,9 @@ func (m Manifest) FileList() []File {
 // rebuild a catalog whose file was lost. It widens the table's schema to the manifest's and is idempotent.
 func (c *Catalog) Restore(m Manifest, place Place) error {
 	spec := TableSpec{Name: m.Schema.Table, Layout: m.Schema.Layout, Prefix: m.Prefix, Declared: m.Schema.Columns}
+	if spec.Prefix == "" {
+		spec.Prefix = NoPrefix
+	}
 	cfg := DefaultConfig()
 	cfg.TimeUnit = m.Schema.TimeUnit
 	if _, err := c.ensure(spec, cfg); err != nil {
