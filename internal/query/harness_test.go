@@ -289,6 +289,12 @@ func (c *counting) fetched() []string {
 	return append([]string(nil), c.opened...)
 }
 
+func (c *counting) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opened = nil
+}
+
 var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 func number(v float64) string { return fmt.Sprint(v) }

@@ -162,8 +162,9 @@ func (p *process) post(ended *endedError, werr error) error {
 	if prints != "" {
 		state += "; it printed: " + prints
 	}
-	return record.Errorf(record.Internal, "SQL worker ended before its answer (%v): %s", ended.err, state).
-		WithHint("the query can be tried again; nothing else was affected. Please report it with the statement")
+	return record.Errorf(record.Unavailable, "SQL worker ended before its answer (%v): %s", ended.err, state).
+		WithHint("nothing else was affected. Often the statement needs more memory than it may have: ask for less at a " +
+			"time, or raise sql.memory_bytes. If that does not help, please report it with the statement")
 }
 
 func (p *process) send(t wire.Type, v any) error {

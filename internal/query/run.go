@@ -199,26 +199,26 @@ func (r *run) fill(ctx context.Context, view lake.View, plan wire.Plan, snap *sn
 }
 
 // linkLocal links a file that lies on this disk. done is false when only the remote store has it.
+//
+// A file leaves the spool when the store has it, under the same key and with the same bytes: so one that has gone from
+// the spool since the view was taken is in the store, whatever the view says.
 func (r *run) linkLocal(snap *snapshot, f lake.TableFile) (done bool, err error) {
+	places := []string{}
 	if f.Spool != "" {
-		err := snap.link(r.opt.Spool+"/"+f.Spool, f.File)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		places = append(places, r.opt.Spool+"/"+f.Spool)
+	}
+	if r.opt.Lake != "" {
+		places = append(places, r.opt.Lake+"/"+f.Key)
+	}
+	for _, place := range places {
+		if err := snap.link(place, f.File); !errors.Is(err, fs.ErrNotExist) {
 			return err == nil, err
 		}
 	}
-	switch {
-	case f.Place == lake.Spool:
-		return false, fmt.Errorf("link %s: %w", f.Key, errStale)
-	case r.opt.Lake == "" && r.cache == nil:
-		return false, record.Errorf(record.Internal, "no store to read %s from", f.Key)
-	case r.opt.Lake == "":
-		return false, nil
-	}
-	err = snap.link(r.opt.Lake+"/"+f.Key, f.File)
-	if errors.Is(err, fs.ErrNotExist) {
+	if r.cache == nil {
 		return false, fmt.Errorf("link %s: %w", f.Key, errStale)
 	}
-	return err == nil, err
+	return false, nil
 }
 
 // receive copies the answer until it is complete.

@@ -1,10 +1,10 @@
 package query_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -104,48 +104,43 @@ func TestRejectedRecordsOfTheTailAreNoRows(t *testing.T) {
 	}
 }
 
-// Queries go on while records arrive, are exported, the log is trimmed and files move to the store: every answer has
-// each row exactly once.
+// While a query is between its steps, records arrive, are exported, the log is trimmed and files move to the store:
+// every answer has each row exactly once.
 func TestQueriesBesideExportsAndUploads(t *testing.T) {
-	n := newNode(t, func(o *nodeOptions) { o.config = func(c *query.Config) { c.TailChunk, c.Workers = 64, 2 } })
+	n := newNode(t, func(o *nodeOptions) { o.config = func(c *query.Config) { c.TailChunk = 64 } })
 	id := n.table("samples", lake.Portable)
 	n.fill(id, 10)
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		var spooled []lake.File
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			n.fill(id, 37)
-			switch i % 4 {
-			case 1:
-				spooled = append(spooled, n.export(id)...)
-			case 3:
-				n.upload(spooled)
-				spooled = nil
-			}
-		}
-	})
-	last := 0
-	for range 25 {
-		out, _, err := n.ask("SELECT count(*), count(DISTINCT value), max(value) FROM samples")
-		if err != nil {
-			t.Error(err)
-			break
-		}
-		var rows, distinct, highest int
-		if _, err := fmt.Sscanf(out[len("count_star(),count(DISTINCT value),max(value)\n")-1:], "\n%d,%d,%d", &rows, &distinct, &highest); err != nil {
-			t.Fatalf("%q: %v", out, err)
-		}
-		if rows != distinct || highest != rows-1 || rows < last {
-			t.Errorf("%d rows, %d distinct, highest %d, before %d", rows, distinct, highest, last)
-		}
-		last = rows
+	var spooled []lake.File
+	steps := []func(){
+		func() { n.fill(id, 37) },
+		func() { spooled = append(spooled, n.export(id)...) },
+		func() { n.upload(spooled); spooled = nil },
 	}
-	close(stop)
-	wg.Wait()
+	last := 0
+	for round := range 9 {
+		for _, stage := range []string{"reading streams", "planning"} {
+			done := false
+			var out bytes.Buffer
+			_, err := n.engine.Query(t.Context(), query.Request{
+				SQL: "SELECT count(*) AS n, count(DISTINCT value) AS d, max(value) AS m FROM samples", Format: "csv",
+			}, &out, func(p query.Progress) {
+				if p.Stage == stage && !done {
+					done = true
+					steps[round%3]()
+				}
+			})
+			if err != nil {
+				t.Fatalf("round %d, %s: %v", round, stage, err)
+			}
+			var rows, distinct, highest int
+			if _, err := fmt.Sscanf(out.String(), "n,d,m\r\n%d,%d,%d", &rows, &distinct, &highest); err != nil {
+				t.Fatalf("%q: %v", out.String(), err)
+			}
+			if rows != distinct || highest != rows-1 || rows < last {
+				t.Errorf("round %d, %s: %d rows, %d distinct, highest %d, before %d", round, stage, rows, distinct, highest, last)
+			}
+			last = rows
+			n.fill(id, 5)
+		}
+	}
 }
