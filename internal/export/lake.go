@@ -99,8 +99,8 @@ type lakeBatch struct {
 // Add is part of Batch.
 func (b *lakeBatch) Add(c *stream.Chunk) error { return b.builder.Add(c) }
 
-// Finish is part of Batch.
-func (b *lakeBatch) Finish(n Notes) (Summary, error) {
+// Finish is part of Batch. The builder has seen for itself what the notes say.
+func (b *lakeBatch) Finish(Notes) (Summary, error) {
 	result, err := b.builder.Finish()
 	if err != nil {
 		return Summary{}, err

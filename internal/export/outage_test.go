@@ -7,6 +7,8 @@ import (
 
 	"github.com/leat-io/leat/internal/blob/blobtest"
 	"github.com/leat-io/leat/internal/blob/s3"
+	"github.com/leat-io/leat/internal/record"
+	"github.com/leat-io/leat/internal/stream"
 	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/internal/vfs"
 )
@@ -126,4 +128,33 @@ func (s *stack) wantFailing(t *testing.T, times int, human bool) {
 	if human && (!st.Degraded || st.Hint == "") {
 		t.Errorf("degraded %v, hint %q", st.Degraded, st.Hint)
 	}
+}
+
+// TestALogThatIsFullDrains fills the log to its limit while the store is away: the export must be able to store its
+// state all the same, or nothing would ever make room.
+func TestALogThatIsFullDrains(t *testing.T) {
+	lakeDir := t.TempDir()
+	d := newDoor(t, lakeDir)
+	d.set(errDown, 0)
+	opt := options{dir: t.TempDir(), store: d, config: quick(), period: 20 * time.Millisecond, logMax: 1 << 20}
+	opt.config.MaxSpoolBytes = 1
+	s := mustStack(t, opt)
+	full, next := false, 0
+	for ; !full && next < 1_000_000; next += 500 {
+		_, err := stream.AppendWait(t.Context(), s.log, s.id, batch(next, next+500)...)
+		if full = err != nil; full && record.KindOf(err) != record.Full {
+			t.Fatal(err)
+		}
+	}
+	if !full {
+		t.Fatal("the log took everything")
+	}
+	next -= 500
+	d.set(nil, 0)
+	s.flush(t)
+	wantOnce(t, rowsIn(t, lakeDir), 0, next)
+	s.put(t, next, next+20)
+	s.flush(t)
+	wantOnce(t, rowsIn(t, lakeDir), 0, next+20)
+	s.wantTidy(t, lakeDir)
 }

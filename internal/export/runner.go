@@ -149,21 +149,27 @@ func (r *Runner) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	end := func(loop func(context.Context) error) {
-		if err := loop(ctx); err != nil && ctx.Err() == nil {
-			r.mu.Lock()
-			r.ended = err
-			r.mu.Unlock()
-			r.slog.Error("export ended", "error", err)
+	loop := func(do func(context.Context) error) {
+		if err := do(ctx); err != nil && ctx.Err() == nil {
+			r.end(err)
 		}
 		cancel()
 	}
-	wg.Go(func() { end(r.cutLoop) })
-	wg.Go(func() { end(r.deliverLoop) })
+	wg.Go(func() { loop(r.cutLoop) })
+	wg.Go(func() { loop(r.deliverLoop) })
 	wg.Wait()
 	r.mu.Lock()
 	r.stopped = true
 	r.mu.Unlock()
+	r.release()
+}
+
+// end notes why the export is over although nobody stopped it.
+func (r *Runner) end(err error) {
+	r.mu.Lock()
+	r.ended, r.stopped = err, true
+	r.mu.Unlock()
+	r.slog.Error("export ended", "error", err, "hint", record.HintOf(err))
 	r.release()
 }
 

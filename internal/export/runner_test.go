@@ -409,6 +409,29 @@ func TestAStateOfANewerVersionStopsTheStart(t *testing.T) {
 	})
 }
 
+func TestAStateThatDoesNotReadStopsThatExportOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, stream.Policy{UntilExported: true})
+		w.append("a")
+		err := w.engine.StoreCursor(t.Context(), w.id, export.CursorName, stream.Cursor{State: []byte{1, 2}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := w.start(export.Config{}, perMinute, 0)
+		after(time.Minute)
+		if st := p.runner.Status(); !st.Degraded || !st.NeedsHuman || st.Hint == "" {
+			t.Errorf("status: %+v", st)
+		}
+		if err := p.sup.Flush(t.Context()); record.KindOf(err) != record.Corrupt {
+			t.Errorf("flush: %v", err)
+		}
+		if b, err := w.engine.Bounds(w.id); err != nil || b.First != 0 {
+			t.Errorf("the stream does not keep its records: %+v, %v", b, err)
+		}
+		p.stop()
+	})
+}
+
 func TestAddRefusesWhatCannotBe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, stream.Policy{})

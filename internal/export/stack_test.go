@@ -56,6 +56,7 @@ type options struct {
 	table  lake.TableSpec
 	decode payload.Decoder
 	policy stream.Policy
+	logMax int64
 	wrap   wrapper
 }
 
@@ -100,7 +101,7 @@ func openStack(o options) (_ *stack, err error) {
 		return nil, err
 	}
 	c := clock.NewSystem()
-	if s.log, err = segment.Open(segment.Options{Dir: logDir, Clock: c, Logger: sl}); err != nil {
+	if s.log, err = segment.Open(segment.Options{Dir: logDir, Clock: c, Logger: sl, MaxBytes: o.logMax}); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	if s.db, err = meta.Open(data, meta.Options{Log: sl}); err != nil {

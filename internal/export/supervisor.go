@@ -81,17 +81,24 @@ func (s *Supervisor) Add(spec Spec) (*Runner, error) {
 	return r, nil
 }
 
-// Run recovers all exports, calls ready, and runs them until ctx ends. It fails, before ready, when one of them cannot
-// be recovered: a state of a newer version, a spool that cannot be read.
+// Run recovers all exports, calls ready, and runs them until ctx ends. It fails, before ready, when the state of one is
+// of a newer version. One that cannot be recovered for another reason stays out, degraded, and the others run: its
+// stream keeps what comes.
 func (s *Supervisor) Run(ctx context.Context, ready func()) error {
 	s.mu.Lock()
 	s.running = true
 	runners := s.runners
 	s.mu.Unlock()
 	var errs []error
+	var sound []*Runner
 	for _, r := range runners {
-		if err := r.recover(ctx); err != nil {
+		switch err := r.recover(ctx); {
+		case err == nil:
+			sound = append(sound, r)
+		case ctx.Err() != nil || record.KindOf(err) == record.Invalid:
 			errs = append(errs, err)
+		default:
+			r.end(err)
 		}
 	}
 	if len(errs) > 0 {
@@ -99,7 +106,7 @@ func (s *Supervisor) Run(ctx context.Context, ready func()) error {
 	}
 	ready()
 	var wg sync.WaitGroup
-	for _, r := range runners {
+	for _, r := range sound {
 		wg.Go(func() { r.run(ctx) })
 	}
 	wg.Wait()
