@@ -27,7 +27,7 @@ func TestGarbageIsARefusedConnection(t *testing.T) {
 		"CONNECT of 268435455 bytes":   {0x10, 0xff, 0xff, 0xff, 0x7f},
 		"the packet length never ends": {0x10, 0xff, 0xff, 0xff, 0xff, 1},
 		"first byte is 0x30":           publishFrame(4, 0, 0, false, "t", "before CONNECT"),
-		"protocol":                     frame(0x10, str("MQTX"), []byte{4, 2, 0, 60}, str("x")),
+		"violation: protocol name":     frame(0x10, str("MQTX"), []byte{4, 2, 0, 60}, str("x")),
 		"client identifier not valid":  frame(0x10, str("MQTT"), []byte{4, 2, 0, 60, 0, 200}),
 	} {
 		w := dial(t, tb.addr())
