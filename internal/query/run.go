@@ -15,8 +15,12 @@ import (
 	"github.com/leat-io/leat/internal/record"
 )
 
-// maxStale is how often a query starts again because the catalog moved on.
-const maxStale = 8
+// maxStale is how often a query starts again because the catalog moved on; from the lenientAt-th time on it takes
+// records that are neither in a file nor in the stream for dropped.
+const (
+	maxStale  = 8
+	lenientAt = 6
+)
 
 // run is one query.
 type run struct {
@@ -37,7 +41,7 @@ func (r *run) do(ctx context.Context) (Summary, error) {
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		r.sum = Summary{}
-		err := r.once(ctx)
+		err := r.once(ctx, attempt >= lenientAt)
 		if err == nil || !errors.Is(err, errStale) || ctx.Err() != nil {
 			return r.sum, r.explain(ctx, err, limit)
 		}
@@ -67,7 +71,7 @@ func (r *run) explain(ctx context.Context, err error, limit time.Duration) error
 }
 
 // once runs the query against the catalog as it is now.
-func (r *run) once(ctx context.Context) (err error) {
+func (r *run) once(ctx context.Context, lenient bool) (err error) {
 	snap, err := newSnapshot(r.opt.Data)
 	if err != nil {
 		return fmt.Errorf("make snapshot: %w", err)
@@ -83,7 +87,7 @@ func (r *run) once(ctx context.Context) (err error) {
 	}
 	if r.tail != nil && !r.req.NoTail {
 		r.progress(Progress{Stage: "reading streams", Percent: -1})
-		if err := r.tail.link(ctx, r.req.SQL, view, snap, &r.sum); err != nil {
+		if err := r.tail.link(ctx, r.req.SQL, view, snap, &r.sum, lenient); err != nil {
 			return err
 		}
 		// Encoding may have made tables and columns; files and what they cover stay those of the first view.

@@ -88,7 +88,12 @@ func newTail(opt Options) *tail {
 
 // link brings the tail of every feed that the statement may name up to date and links it into the snapshot: what lies
 // behind the offset that the view covers, up to what is readable now.
-func (t *tail) link(ctx context.Context, sql string, view lake.View, snap *snapshot, sum *Summary) error {
+//
+// Records that lie behind that offset and have left the stream are a reason to begin again with a newer view; lenient
+// accepts it, with a warning, when newer views do not help.
+func (t *tail) link(
+	ctx context.Context, sql string, view lake.View, snap *snapshot, sum *Summary, lenient bool,
+) error {
 	covered := map[feedKey]record.Offset{}
 	for _, table := range view.Tables {
 		for id, to := range table.Covered {
@@ -102,7 +107,7 @@ func (t *tail) link(ctx context.Context, sql string, view lake.View, snap *snaps
 			continue
 		}
 		key := feedKey{f.Table.Name, f.Stream}
-		if err := t.feed(key).link(ctx, t, f, covered[key], snap, sum); err != nil {
+		if err := t.feed(key).link(ctx, t, f, covered[key], snap, sum, lenient); err != nil {
 			return fmt.Errorf("read stream %s for table %s: %w", f.Stream, f.Table.Name, err)
 		}
 	}
@@ -151,7 +156,9 @@ func (t *tail) forget(feeds []Feed) {
 	}
 }
 
-func (f *feedTail) link(ctx context.Context, t *tail, feed Feed, from record.Offset, snap *snapshot, sum *Summary) error {
+func (f *feedTail) link(
+	ctx context.Context, t *tail, feed Feed, from record.Offset, snap *snapshot, sum *Summary, lenient bool,
+) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b, err := t.src.Bounds(feed.Stream)
@@ -161,11 +168,14 @@ func (f *feedTail) link(ctx context.Context, t *tail, feed Feed, from record.Off
 		}
 		return err
 	}
-	if from == 0 {
-		from = b.First // the table does not cover anything of the stream yet
-	}
 	if b.First > from {
-		return errStale // exported and trimmed since the view was taken
+		// Exported and trimmed since the view was taken, or dropped unexported because the stream was full.
+		if !lenient {
+			return errStale
+		}
+		sum.Warnings = append(sum.Warnings, fmt.Sprintf("table %s: %d records are in no file and no longer in the stream",
+			feed.Table.Name, b.First-from))
+		from = b.First
 	}
 	to := b.Readable
 	if limit := from + record.Offset(t.cfg.TailRecords); to > limit {

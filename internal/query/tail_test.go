@@ -11,6 +11,7 @@ import (
 	"github.com/leat-io/leat/internal/lake"
 	"github.com/leat-io/leat/internal/query"
 	"github.com/leat-io/leat/internal/record"
+	"github.com/leat-io/leat/internal/stream"
 )
 
 func (n *node) fill(id record.StreamID, count int) {
@@ -142,5 +143,19 @@ func TestQueriesBesideExportsAndUploads(t *testing.T) {
 			last = rows
 			n.fill(id, 5)
 		}
+	}
+}
+
+// A full stream that drops its oldest records before they are exported does not keep queries from what is left.
+func TestRecordsDroppedBeforeExportAreReported(t *testing.T) {
+	n := newNode(t)
+	id := n.table("samples", lake.Portable)
+	n.fill(id, 30)
+	if _, err := n.log.Commit(t.Context(), stream.Change{Truncate: &stream.Truncate{ID: id, Before: 10}}); err != nil {
+		t.Fatal(err)
+	}
+	out, sum, err := n.ask("SELECT count(*) AS n, min(value) AS lowest FROM samples")
+	if err != nil || out != "n,lowest\n20,10\n" || len(sum.Warnings) != 1 {
+		t.Errorf("%q %v %v", out, sum.Warnings, err)
 	}
 }
