@@ -386,17 +386,37 @@ func (l *lane) copyForward(ctx context.Context, victim segmentState) error {
 	if err != nil {
 		return err
 	}
-	var (
-		copied sync.WaitGroup
-		mu     sync.Mutex // guards failed
-		failed error
-	)
-	defer copied.Wait()
-	sc := newScanner(h.file, size, victim.salt)
+	var c copies
+	err = l.copyFrames(ctx, victim, newScanner(h.file, size, victim.salt), &c)
+	return errors.Join(err, c.wait())
+}
+
+// copies waits for relocated frames.
+type copies struct {
+	pending sync.WaitGroup
+	mu      sync.Mutex // guards failed
+	failed  error
+}
+
+func (c *copies) done(_ record.Offset, err error) {
+	defer c.pending.Done()
+	if err != nil {
+		c.mu.Lock()
+		c.failed = errors.Join(c.failed, err)
+		c.mu.Unlock()
+	}
+}
+
+func (c *copies) wait() error {
+	c.pending.Wait()
+	return c.failed
+}
+
+func (l *lane) copyFrames(ctx context.Context, victim segmentState, sc *scanner, c *copies) error {
 	for {
 		p, err := sc.next()
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
@@ -409,24 +429,12 @@ func (l *lane) copyForward(ctx context.Context, victim segmentState) error {
 		if err := l.space.Acquire(ctx, weight); err != nil {
 			return err
 		}
-		copied.Add(1)
-		queued := l.relocate(victim.number, &p, weight, func(_ record.Offset, err error) {
-			defer copied.Done()
-			if err != nil {
-				mu.Lock()
-				failed = errors.Join(failed, err)
-				mu.Unlock()
-			}
-		})
-		if !queued {
-			copied.Done()
+		c.pending.Add(1)
+		if !l.relocate(victim.number, &p, weight, c.done) {
+			c.pending.Done()
 			l.space.Release(weight)
 		}
 	}
-	copied.Wait()
-	mu.Lock()
-	defer mu.Unlock()
-	return failed
 }
 
 // relocate queues a copy of a frame when its stream still has it in that segment; else it reports false.

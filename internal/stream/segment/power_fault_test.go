@@ -65,7 +65,7 @@ func powerCuts(t *testing.T, dir string) {
 
 	v := &victim{lab: newLab(t)}
 	v.path = filepath.Join(mnt, "log")
-	deadline := time.Now().Add(testenv.Soak(t, 0))
+	deadline := time.Now().Add(testenv.Soak(t, 0) / 4)
 	cuts := 0
 	for ; cuts < 8 || time.Now().Before(deadline); cuts++ {
 		v.run(cuts, func(p *os.Process) {

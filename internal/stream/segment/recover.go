@@ -22,10 +22,12 @@ import (
 type recovery struct {
 	l      *lane
 	onDisk []segmentState // sorted by number
-	base   int            // index of the segment whose checkpoint was loaded; -1 without any
-	newest int64          // highest wall time seen
-	floor  int64          // of the segment being replayed
-	pieces []piece        // unreadable ones since the last good frame of the segment being replayed
+	// readOnly is set by tools that only look: no file is changed.
+	readOnly bool
+	base     int     // index of the segment whose checkpoint was loaded; -1 without any
+	newest   int64   // highest wall time seen
+	floor    int64   // of the segment being replayed
+	pieces   []piece // unreadable ones since the last good frame of the segment being replayed
 }
 
 // recover opens or creates the lane's files. Nothing else runs yet.
@@ -110,11 +112,14 @@ func (r *recovery) loadBase() error {
 			return fmt.Errorf("open %s: %w", r.l.dir.Path(), err)
 		}
 		if i == len(r.onDisk)-1 && r.l.floor.at(seg.number) == 0 && !r.hasFrames(&seg) {
+			r.onDisk = r.onDisk[:i]
+			if r.readOnly {
+				continue
+			}
 			r.l.logger.Warn("removed a segment whose creation was interrupted", "segment", seg.number, "bytes", seg.size)
 			if err := r.l.removeSegment(&seg); err != nil {
 				return err
 			}
-			r.onDisk = r.onDisk[:i]
 			continue
 		}
 		r.l.report(damage{segment: seg, from: 0, to: min(seg.size, segmentHeaderSize)})
@@ -187,7 +192,7 @@ func (r *recovery) replay(i int) error {
 	for _, s := range l.streams {
 		s.groups = nil
 	}
-	f, err := l.dir.OpenFile(fileName(seg.number, seg.salt, segmentExt), os.O_RDWR)
+	f, err := l.dir.OpenFile(fileName(seg.number, seg.salt, segmentExt), r.openFlag())
 	if err != nil {
 		return err
 	}
@@ -222,12 +227,19 @@ func (r *recovery) replay(i int) error {
 		return err
 	}
 	l.active.size, l.end = end, end
-	if !last {
+	if !last && !r.readOnly {
 		if err := l.writeIndex(l.active, l.indexOf(l.active)); err != nil {
 			l.logger.Warn("index not written; it will be rebuilt when needed", "segment", seg.number, "error", err)
 		}
 	}
 	return nil
+}
+
+func (r *recovery) openFlag() int {
+	if r.readOnly {
+		return os.O_RDONLY
+	}
+	return os.O_RDWR
 }
 
 // confirm turns the unreadable pieces before a good frame into damage.
@@ -332,6 +344,9 @@ func (r *recovery) tail(f interface{ Truncate(int64) error }, size int64) (end i
 		l.stats.tailBytes.Add(size - torn[0].pos)
 		l.logger.Warn("dropped a torn tail: a commit that was not finished when the process or the power ended",
 			"segment", l.active.number, "position", torn[0].pos, "bytes", size-torn[0].pos)
+	}
+	if r.readOnly {
+		return start, nil
 	}
 	if err := f.Truncate(start); err != nil {
 		return 0, fmt.Errorf("cut torn tail of segment %d: %w", l.active.number, err)
