@@ -17,6 +17,9 @@ import (
 	"github.com/leat-io/leat/internal/record"
 )
 
+// abortAttempts is how often an upload is aborted: stores answer 500 while a part that was broken off still arrives.
+const abortAttempts = 5
+
 // partSize is the size of the parts of an object of size bytes: the configured one unless that makes too many parts.
 func (s *Store) partSize(size int64) int64 {
 	return max(s.cfg.PartSize, (size+maxParts-1)/maxParts)
@@ -211,7 +214,7 @@ func (s *Store) abort(ctx context.Context, up *upload) {
 	defer cancel()
 	_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
 		Bucket: s.bucket(), Key: s.key(up.Key), UploadId: &up.UploadID,
-	})
+	}, func(o *s3.Options) { o.RetryMaxAttempts = abortAttempts })
 	if err != nil {
 		s.log.Debug("unfinished upload stays in the store", "key", s.cfg.Prefix+up.Key, "error", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -64,7 +65,8 @@ func TestOutages(t *testing.T) {
 		},
 		"hanging": {
 			begin: func() { p.Set(blobtest.Hang, nil) }, end: func() { p.Set(blobtest.Pass, nil) },
-			kind: record.Unavailable, hint: "does not answer",
+			change: func(c *s3.Config) { c.StallTimeout = 500 * time.Millisecond },
+			kind:   record.Unavailable, hint: "does not answer",
 		},
 		"breaking connections": {
 			begin: func() { p.Set(blobtest.Cut, nil) }, end: func() { p.Set(blobtest.Pass, nil) },
@@ -73,7 +75,7 @@ func TestOutages(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := settings(g)
-			c.Endpoint, c.Prefix, c.StallTimeout = p.URL, name+"/", 500*time.Millisecond
+			c.Endpoint, c.Prefix = p.URL, name+"/"
 			if test.change != nil {
 				test.change(&c)
 			}
@@ -186,7 +188,7 @@ func TestErrorCodes(t *testing.T) {
 // A line on which something moves may take longer than the stall timeout; one on which nothing moves may not.
 func TestSlowIsNotHanging(t *testing.T) {
 	const stall = 600 * time.Millisecond
-	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	slow := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"e"`)
 		if r.Method == http.MethodGet {
 			w.Header().Set("Content-Length", "10")
@@ -203,13 +205,15 @@ func TestSlowIsNotHanging(t *testing.T) {
 			}
 		}
 	}))
+	slow.Listener = narrow{slow.Listener}
+	slow.Start()
 	defer slow.Close()
 	c := s3.DefaultConfig()
 	c.Endpoint, c.Bucket, c.AccessKey, c.SecretKey = slow.URL, "b", "a", "s"
 	c.Attempts, c.StallTimeout, c.PartSize = 1, stall, 64<<20
 	s := open(t, c, nil)
 	start := time.Now()
-	blobtest.MustPut(t, s, "k", blobtest.Bytes(1, 6<<20))
+	blobtest.MustPut(t, s, "k", blobtest.Bytes(1, 4<<20))
 	if took := time.Since(start); took < stall {
 		t.Fatalf("the upload took %s: it was not slow", took)
 	}
@@ -220,6 +224,17 @@ func TestSlowIsNotHanging(t *testing.T) {
 	if took := time.Since(start); took < stall {
 		t.Fatalf("the download took %s: it was not slow", took)
 	}
+}
+
+// narrow keeps the kernel from taking megabytes that its server has not read: on a slow line they would be on their way.
+type narrow struct{ net.Listener }
+
+func (n narrow) Accept() (net.Conn, error) {
+	conn, err := n.Listener.Accept()
+	if tcp, ok := conn.(*net.TCPConn); ok && err == nil {
+		err = tcp.SetReadBuffer(128 << 10)
+	}
+	return conn, err
 }
 
 // Secrets appear neither in errors nor in logs, however much goes wrong, nor where settings are printed.
