@@ -42,7 +42,7 @@ func newBudget(c config.Disk, dir *vfs.Dir) (budget, error) {
 		return budget{}, fmt.Errorf("measure data directory: %w", err)
 	}
 	b := divide(c, space, used)
-	if b.Total < leastTotal {
+	if c.Budget == 0 && b.Total < leastTotal {
 		return budget{}, record.Errorf(record.Full, "%s has %s free: too little to leave %s free and work in the rest",
 			dir.Path(), config.FormatSize(space.Free), config.FormatSize(b.MinFree)).
 			WithHint("make room, choose another --data-dir, or lower disk.min_free")

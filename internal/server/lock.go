@@ -18,12 +18,12 @@ import (
 const lockName = "lock"
 
 // openDataDir opens the data directory, making it when it is missing, and takes its lock.
-func openDataDir(path string) (dir *vfs.Dir, lock *vfs.File, err error) {
+func openDataDir(path string, hook vfs.Hook) (dir *vfs.Dir, lock *vfs.File, err error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("find data directory: %w", err)
 	}
-	dir, err = vfs.OpenDir(abs, nil)
+	dir, err = vfs.OpenDir(abs, hook)
 	if err != nil {
 		return nil, nil, pathError("data directory", abs, err)
 	}

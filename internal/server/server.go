@@ -56,6 +56,7 @@ type Options struct {
 	Config  config.Config
 	Version string
 	Log     *slog.Logger
+	Hook    vfs.Hook // before each operation on the data directory: faults in tests; else nil
 }
 
 // Server is one node.
@@ -63,8 +64,10 @@ type Server struct {
 	cfg     config.Config
 	version string
 	log     *slog.Logger
+	hook    vfs.Hook
 	started time.Time
 	ready   atomic.Bool
+	rebuild bool // the catalog may lack what the store has
 
 	data    *vfs.Dir
 	node    string
@@ -90,7 +93,7 @@ type Server struct {
 
 // Open opens the node. The caller must Close it.
 func Open(ctx context.Context, o Options) (s *Server, err error) {
-	s = &Server{cfg: o.Config, version: o.Version, log: o.Log, started: time.Now(), clock: clock.NewSystem()}
+	s = &Server{cfg: o.Config, version: o.Version, log: o.Log, hook: o.Hook, started: time.Now(), clock: clock.NewSystem()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -121,7 +124,7 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) openData(context.Context) error {
-	data, lock, err := openDataDir(s.cfg.DataDir)
+	data, lock, err := openDataDir(s.cfg.DataDir, s.hook)
 	if err != nil {
 		return err
 	}
@@ -144,6 +147,8 @@ func (s *Server) openLog(context.Context) error {
 		return err
 	}
 	c := s.cfg.Log
+	// A limit is kept by dropping or cleaning whole segments: several must fit.
+	c.SegmentBytes = min(c.SegmentBytes, max(s.budget.Log/8, 1<<20))
 	s.streams, err = segment.Open(segment.Options{
 		Dir: dir, Clock: s.clock, Logger: s.log.With("part", "log"), SegmentBytes: c.SegmentBytes, SyncInterval: c.SyncInterval,
 		MaintainInterval: c.MaintainInterval, QueueBytes: c.QueueBytes, MaxBytes: s.budget.Log, MinFree: s.budget.MinFree,
@@ -172,6 +177,11 @@ func (s *Server) openLake(ctx context.Context) error {
 	}
 	s.closeLater(db.Close)
 	s.catalog = lake.NewCatalog(db, s.log.With("part", "lake"))
+	version, err := s.catalog.Version()
+	if err != nil {
+		return err
+	}
+	s.rebuild = version == 0 || db.Damage() != nil
 	dir, err := s.sub("spool")
 	if err != nil {
 		return err
@@ -283,6 +293,7 @@ func (s *Server) parts() []lifecycle.Part {
 	parts := []lifecycle.Part{
 		{Name: "log", Run: s.watchLog},
 		{Name: "export", Run: s.exports.Run},
+		{Name: "catalog", Run: s.restoreCatalog},
 		{Name: "http", Run: func(ctx context.Context, ready func()) error {
 			ready()
 			return api.New(s.cfg.HTTP, s.apiNode(), s.log.With("part", "http")).Serve(ctx, s.socket, s.http)

@@ -1,0 +1,77 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/leat-io/leat/internal/lake"
+	"github.com/leat-io/leat/internal/record"
+)
+
+// restoreCatalog rebuilds the catalog from this node's manifests in the store, when meta.db was damaged or is new while
+// the store is not. Exports do not wait for it; queries see older files once it is done.
+func (s *Server) restoreCatalog(ctx context.Context, ready func()) error {
+	ready()
+	pause := s.cfg.Export.RetryMin
+	for s.rebuild {
+		files, err := s.restoreOnce(ctx)
+		switch {
+		case err == nil && files > 0:
+			s.log.Info("catalog restored from the store's manifests", "files", files)
+		case err != nil && ctx.Err() == nil:
+			s.log.Warn("catalog not restored yet: queries miss files that are in the store", "error", err, "hint", record.HintOf(err),
+				"next_try", pause)
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause/2 + rand.N(pause/2+1)):
+			}
+			pause = min(2*pause, s.cfg.Export.RetryMax)
+			if ctx.Err() == nil {
+				continue
+			}
+		}
+		break
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (s *Server) restoreOnce(ctx context.Context) (files int, err error) {
+	for o, err := range s.store.List(ctx, lake.ManifestPrefix+s.node+"/") {
+		if err != nil {
+			return files, fmt.Errorf("list manifests: %w", err)
+		}
+		m, err := s.readManifest(ctx, o.Key)
+		if record.KindOf(err) == record.Corrupt {
+			s.log.Error("manifest does not read; its files are missing from the catalog", "key", o.Key, "error", err)
+			continue
+		}
+		if err != nil {
+			return files, fmt.Errorf("read manifest %s: %w", o.Key, err)
+		}
+		if err := s.catalog.Restore(m, lake.Store); err != nil {
+			return files, fmt.Errorf("restore manifest %s: %w", o.Key, err)
+		}
+		files += len(m.Files)
+	}
+	return files, nil
+}
+
+// maxManifest is far above what a step's manifest can have: a damaged store must not fill the memory.
+const maxManifest = 64 << 20
+
+func (s *Server) readManifest(ctx context.Context, key string) (lake.Manifest, error) {
+	body, _, err := s.store.Open(ctx, key)
+	if err != nil {
+		return lake.Manifest{}, err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, maxManifest))
+	if err != nil {
+		return lake.Manifest{}, err
+	}
+	return lake.DecodeManifest(data)
+}
