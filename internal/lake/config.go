@@ -60,7 +60,7 @@ func (c Config) withDefaults() Config {
 // MemoryCeiling is the most heap, in bytes, that one build of a table of so many columns takes at its peak, whatever it
 // encodes, beyond what its decoder needs: see the package comment for what it is made of.
 func (c Config) MemoryCeiling(columns int) int64 {
-	return 6*c.withDefaults().RowGroupBytes + 32<<20 + int64(columns)*(48<<10)
+	return 6*c.withDefaults().RowGroupBytes + 48<<20 + int64(columns)*(48<<10)
 }
 
 // Validate says which key cannot be, and what to write instead.

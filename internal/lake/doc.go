@@ -15,7 +15,7 @@
 //   - A table's schema is durable before a file uses it and only widens.
 //   - When Finish has returned, all files are on disk (fsync), and so are their names.
 //   - One build takes at most Config.MemoryCeiling bytes of heap, however many rows and days it encodes: six times
-//     RowGroupBytes (the buffers, their growth, and what the garbage collector has not yet taken of them), 32 MiB (the
+//     RowGroupBytes (the buffers, their growth, and what the garbage collector has not yet taken of them), 48 MiB (the
 //     compressor, the pages of a row group, the footers of open files, rejected records) and 48 KiB for each column.
 //     A single record larger than that comes on top, three times.
 //

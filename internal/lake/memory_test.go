@@ -3,7 +3,7 @@ package lake_test
 import (
 	"fmt"
 	"runtime"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,20 +19,24 @@ func peak(do func()) int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	start, high := int64(m.HeapAlloc), int64(0)
-	var stop atomic.Bool
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		var m runtime.MemStats
-		for !stop.Load() {
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		sample := time.NewTicker(2 * time.Millisecond)
+		defer sample.Stop()
+		for {
 			runtime.ReadMemStats(&m)
 			high = max(high, int64(m.HeapAlloc))
-			time.Sleep(2 * time.Millisecond) // the sampling period
+			select {
+			case <-sample.C:
+			case <-stop:
+				return
+			}
 		}
-	}()
+	})
 	do()
-	stop.Store(true)
-	<-done
+	close(stop)
+	wg.Wait()
 	return high - start
 }
 

@@ -18,7 +18,7 @@ import (
 // kilobyte for each column of each row group, hence their limit.
 const (
 	maxGroupRows  = 1 << 20
-	maxFileChunks = 8192
+	maxFileChunks = 4096
 )
 
 // sums counts and hashes what goes into a file.
