@@ -52,12 +52,14 @@ type options struct {
 	period time.Duration
 	config export.Config
 	hook   vfs.Hook
-	file   lake.Config
-	table  lake.TableSpec
-	decode payload.Decoder
-	policy stream.Policy
-	logMax int64
-	wrap   wrapper
+	// spoolHook is on the spool and what is opened after it, instead of hook.
+	spoolHook vfs.Hook
+	file      lake.Config
+	table     lake.TableSpec
+	decode    payload.Decoder
+	policy    stream.Policy
+	logMax    int64
+	wrap      wrapper
 }
 
 // wrapper lets a test put itself between the parts.
@@ -96,7 +98,11 @@ func openStack(o options) (_ *stack, err error) {
 		}
 		return d
 	}
-	data, logDir, spoolDir := dir(o.dir), dir(filepath.Join(o.dir, "log")), dir(filepath.Join(o.dir, "spool"))
+	data, logDir := dir(o.dir), dir(filepath.Join(o.dir, "log"))
+	if o.spoolHook != nil {
+		o.hook = o.spoolHook
+	}
+	spoolDir := dir(filepath.Join(o.dir, "spool"))
 	if err != nil {
 		return nil, err
 	}
