@@ -368,7 +368,7 @@ func (l *lane) settle(g *commitGroup) {
 			it.err = record.Errorf(record.Unavailable, "the log has failed: %w", failed)
 		case it.control != nil && it.err == nil:
 			it.err = g.opsErr
-		case it.err == nil && it.frames > 0:
+		case it.control == nil && it.err == nil: // empty batches too: what was before them is not durable
 			it.err = g.err
 		}
 		if it.control != nil && it.err == nil {

@@ -5,16 +5,27 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"github.com/leat-io/leat/internal/record"
 	"github.com/leat-io/leat/internal/stream"
+	"github.com/leat-io/leat/internal/testenv"
 )
 
 // checkModel compares the engine with plain slices over random histories of append, read, truncate, seal, cursors,
 // delete, reopen and crash.
 func checkModel(t *testing.T, open func(t testing.TB) Harness) {
+	// A soak is shared with the other long tests of an engine.
+	deadline := time.Now().Add(testenv.Soak(t, 0) / 8)
+	runModel(t, open)
+	for !t.Failed() && time.Now().Before(deadline) {
+		runModel(t, open)
+	}
+}
+
+func runModel(t *testing.T, open func(t testing.TB) Harness) {
 	rapid.Check(t, func(rt *rapid.T) {
 		// The world reports to rapid, so that a failing history is shrunk; the storage belongs to the test.
 		m := &model{world: newWorld(rt, open(t), Limits{}), names: map[record.StreamName]*shadow{}}
@@ -34,6 +45,8 @@ func checkModel(t *testing.T, open func(t testing.TB) Harness) {
 			actions["reopen"] = func(*rapid.T) { m.reopen() }
 			actions["kill"] = func(rt *rapid.T) { m.crash1(rt, Kill) }
 			actions["power cut"] = func(rt *rapid.T) { m.crash1(rt, Power) }
+			actions["kill under load"] = func(rt *rapid.T) { m.crashLoaded(rt, Kill) }
+			actions["power cut under load"] = func(rt *rapid.T) { m.crashLoaded(rt, Power) }
 		}
 		rt.Repeat(actions)
 	})
@@ -111,19 +124,25 @@ func (m *model) appended(s *shadow, batch []record.Record, o outcome) {
 	s.records = append(s.records, batch...)
 }
 
-func (m *model) appendMany(rt *rapid.T) {
-	type pending struct {
-		s     *shadow
-		batch []record.Record
-		ack   <-chan outcome
-	}
-	var all []pending
+// pending is an append whose acknowledgement was not looked at yet.
+type pending struct {
+	s     *shadow
+	batch []record.Record
+	ack   <-chan outcome
+}
+
+// startAppends has several appends under way at once.
+func (m *model) startAppends(rt *rapid.T) (all []pending) {
 	for range rapid.IntRange(2, 20).Draw(rt, "appends") {
 		_, s := m.pick(rt)
 		batch := m.batch(rt)
 		all = append(all, pending{s, batch, m.appendAsync(m.soon(), s.id, batch)})
 	}
-	for _, p := range all {
+	return all
+}
+
+func (m *model) appendMany(rt *rapid.T) {
+	for _, p := range m.startAppends(rt) {
 		m.appended(p.s, p.batch, await(m.world, p.ack, "acknowledgement"))
 	}
 }
@@ -223,19 +242,56 @@ func (m *model) cursor1(rt *rapid.T) {
 }
 
 // crash1 ends the engine and adopts what the crash may have taken: records at level OS that nobody has seen.
-func (m *model) crash1(rt *rapid.T, cut Cut) {
+func (m *model) crash1(_ *rapid.T, cut Cut) {
+	acked := make(map[*shadow]int)
+	for _, s := range m.names {
+		acked[s] = len(s.records)
+	}
 	m.crash(cut)
+	m.adopt(cut, acked)
+}
+
+// crashLoaded ends the engine while appends are under way: those acknowledged before count, of the rest the engine may
+// have kept the first ones.
+func (m *model) crashLoaded(rt *rapid.T, cut Cut) {
+	all := m.startAppends(rt)
+	m.crash(cut)
+	acked := make(map[*shadow]int)
+	for _, s := range m.names {
+		acked[s] = len(s.records)
+	}
+	for _, p := range all {
+		o := await(m.world, p.ack, "answer of an engine that has ended")
+		if p.s.sealed {
+			continue
+		}
+		if o.err == nil && len(p.batch) > 0 && int(o.first) != len(p.s.records) {
+			m.Fatalf("append while the engine ends: offset %d, want %d", o.first, len(p.s.records))
+		}
+		p.s.records = append(p.s.records, p.batch...)
+		if o.err == nil {
+			acked[p.s] = max(acked[p.s], int(o.first)+len(p.batch))
+		} else if kind := record.KindOf(o.err); kind != record.Unavailable {
+			m.Fatalf("append to an engine that ends: %v", o.err)
+		}
+	}
+	m.adopt(cut, acked)
+}
+
+// adopt holds the engine after a crash against what was acknowledged and seen before it, and takes over what it kept.
+func (m *model) adopt(cut Cut, acked map[*shadow]int) {
 	for name, s := range m.names {
 		next := int(m.bounds(s.id).Next)
 		switch {
 		case next > len(s.records):
 			m.Fatalf("%s: next offset %d after the crash, %d before it", name, next, len(s.records))
-		case next < len(s.records) && (cut == Kill || s.level == stream.Disk || s.sealed):
-			m.Fatalf("%s: %d of %d acknowledged records left", name, next, len(s.records))
+		case next < acked[s] && (cut == Kill || s.level == stream.Disk || s.sealed):
+			m.Fatalf("%s: %d records left, %d were acknowledged", name, next, acked[s])
 		case next < s.exposed:
 			m.Fatalf("%s: %d records left, a reader has seen %d", name, next, s.exposed)
 		}
 		s.records = s.records[:next]
+		m.compare(s, record.Offset(s.first), record.Offset(next), 1<<20)
 	}
 }
 
