@@ -3,6 +3,7 @@ package lake
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/leat-io/leat/internal/record"
@@ -82,6 +83,9 @@ func DecodeManifest(data []byte) (Manifest, error) {
 	}
 	if m.Format < 1 || m.Schema.Table == "" || m.From > m.To || len(m.Schema.Columns) == 0 {
 		return Manifest{}, record.Errorf(record.Corrupt, "decode manifest: not a manifest")
+	}
+	if slices.ContainsFunc(m.Schema.Columns, func(c Column) bool { return c.Name == "" || c.Type < Double }) {
+		return Manifest{}, record.Errorf(record.Corrupt, "decode manifest: a column has no name or no type")
 	}
 	if _, err := m.stream(); err != nil {
 		return Manifest{}, record.Errorf(record.Corrupt, "decode manifest: stream %q", m.Stream)
