@@ -256,18 +256,27 @@ func (c *loadConn) appendMessage(buf []byte, n int, id uint16) []byte {
 }
 
 // AppendLoadPayload appends the payload of message n of a load that began at start: a JSON object with the number "n",
-// the time "ts" in milliseconds as 3,125 messages a second would have it, and a slowly moving "value".
+// the time "ts" in milliseconds as 3,125 messages a second would have it, and a "value" from 0 to 100 with four random
+// digits behind the point, so that no file gets small by guessing it.
 func AppendLoadPayload(b []byte, n int, start time.Time) []byte {
 	b = append(b, `{"ts":`...)
 	b = strconv.AppendInt(b, start.UnixMilli()+int64(n)*1000/3125, 10)
 	b = append(b, `,"n":`...)
 	b = strconv.AppendInt(b, int64(n), 10)
 	b = append(b, `,"value":`...)
-	v := 2000 + n/125%997 - n%125*7
-	b = strconv.AppendInt(b, int64(v/100), 10)
+	v := int(scramble(uint64(n)) % 1_000_000)
+	b = strconv.AppendInt(b, int64(v/10_000), 10)
 	b = append(b, '.')
-	b = appendPadded(b, max(v%100, -(v%100)), 2)
+	b = appendPadded(b, v%10_000, 4)
 	return append(b, `,"ok":true}`...)
+}
+
+// scramble is the finalizer of SplitMix64: equal numbers give equal values, neighbours unrelated ones.
+func scramble(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 func appendPadded(b []byte, n, digits int) []byte {
