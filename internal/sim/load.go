@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -27,6 +29,8 @@ type LoadConfig struct {
 	Password    string        //
 	AtMostOnce  bool          // QoS 0 instead of 1: what was written counts as acknowledged
 	Reconnect   time.Duration // keep trying for so long when the connection breaks; 0 = give up at once
+	Resend      bool          // after reconnecting send again what was not acknowledged, as devices do
+	Acked       *Set          // where acknowledged numbers are noted, to be read meanwhile; default a new one
 	Start       time.Time     // "ts" of message n is Start + n/3125 s; zero = the time Load begins
 }
 
@@ -36,7 +40,8 @@ type LoadResult struct {
 	Acked   *Set  // numbers of the messages that the broker acknowledged
 	Unknown int64 // written but not acknowledged when a connection broke: the broker may or may not have them
 	Elapsed time.Duration
-	Breaks  int64 // connections lost and made again
+	Breaks  int64       // connections lost and made again
+	Again   map[int]int // with Resend: how often a number was sent again, for those that were
 }
 
 // Rate is the acknowledged messages per second.
@@ -77,8 +82,8 @@ func (c *LoadConfig) setDefaults() error {
 
 // Load publishes with a publisher of its own, because client libraries spend more on a message than the broker under
 // test. It returns when everything is acknowledged, ctx ends, or a connection cannot be made (again). Messages that were
-// in flight when a connection broke are not sent a second time: they are what Unknown counts, and every acknowledged
-// number is one promise of the broker, to be compared with what it stored.
+// in flight when a connection broke are not sent a second time (unless Resend says so): they are what Unknown counts,
+// and every acknowledged number is one promise of the broker, to be compared with what it stored.
 func Load(ctx context.Context, cfg LoadConfig) (LoadResult, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return LoadResult{}, err
@@ -86,11 +91,14 @@ func Load(ctx context.Context, cfg LoadConfig) (LoadResult, error) {
 	var (
 		wg    sync.WaitGroup
 		began = time.Now()
-		acked = NewSet(cfg.First + cfg.Messages)
+		acked = cfg.Acked
 		conns = make([]loadConn, cfg.Connections)
 		errs  = make([]error, cfg.Connections)
-		res   = LoadResult{Acked: acked}
 	)
+	if acked == nil {
+		acked = NewSet(cfg.First + cfg.Messages)
+	}
+	res := LoadResult{Acked: acked, Again: map[int]int{}}
 	for i := range conns {
 		conns[i] = loadConn{cfg: &cfg, index: i, acked: acked, began: began}
 		wg.Go(func() { errs[i] = conns[i].run(ctx) })
@@ -101,6 +109,9 @@ func Load(ctx context.Context, cfg LoadConfig) (LoadResult, error) {
 		res.Sent += conns[i].sent
 		res.Unknown += conns[i].unknown
 		res.Breaks += conns[i].breaks
+		for n, times := range conns[i].resent {
+			res.Again[n] += times
+		}
 	}
 	return res, errors.Join(errs...)
 }
@@ -116,6 +127,8 @@ type loadConn struct {
 	sent    int64
 	unknown int64
 	breaks  int64
+	again   []uint32    // numbers to send again, in order
+	resent  map[int]int // how often a number was sent again
 }
 
 func (c *loadConn) count() int {
@@ -129,7 +142,7 @@ func (c *loadConn) count() int {
 // run sends this connection's share, reconnecting as the configuration allows.
 func (c *loadConn) run(ctx context.Context) error {
 	giveUp := time.Time{}
-	for c.next < c.count() {
+	for c.next < c.count() || len(c.again) > 0 {
 		err := c.session(ctx, func() { giveUp = time.Time{} })
 		if err == nil || ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -173,11 +186,22 @@ func (c *loadConn) session(ctx context.Context, connected func()) error {
 	}
 	conn.Close()
 	readErr := <-done
-	c.unknown += int64(w.inFlight())
+	c.unsettled(w)
 	if err != nil && errors.Is(err, net.ErrClosed) && readErr != nil {
 		err = readErr
 	}
 	return err
+}
+
+// unsettled keeps what was in flight when the connection ended, or counts it as unknown.
+func (c *loadConn) unsettled(w *window) {
+	numbers := w.inFlight()
+	if !c.cfg.Resend {
+		c.unknown += int64(len(numbers))
+		return
+	}
+	c.again = append(c.again, numbers...)
+	slices.Sort(c.again)
 }
 
 // take marks what the broker acknowledged and opens the window.
@@ -190,6 +214,15 @@ func (c *loadConn) take(w *window, ids []uint16) {
 // send writes the remaining messages in bursts as the window and the rate allow, and waits for the last acknowledgement.
 func (c *loadConn) send(ctx context.Context, conn net.Conn, w *window) error {
 	buf := make([]byte, 0, 64<<10)
+	for len(c.again) > 0 {
+		var err error
+		if buf, err = c.encodeAgain(buf[:0], w); err != nil {
+			return err
+		}
+		if _, err := conn.Write(buf); err != nil {
+			return err
+		}
+	}
 	for total := c.count(); c.next < total; {
 		burst := min(total-c.next, 256)
 		if c.cfg.Rate > 0 {
@@ -230,6 +263,24 @@ func (c *loadConn) encode(buf []byte, burst int, w *window) ([]byte, error) {
 		buf = c.appendMessage(buf, c.number(c.next), id)
 		c.next++
 	}
+	c.sent += int64(len(ids))
+	return buf, nil
+}
+
+// encodeAgain encodes messages that an earlier connection did not get acknowledged.
+func (c *loadConn) encodeAgain(buf []byte, w *window) ([]byte, error) {
+	ids, err := w.acquire(min(len(c.again), 256), func(i int) uint32 { return c.again[i] })
+	if err != nil {
+		return nil, err
+	}
+	if c.resent == nil {
+		c.resent = map[int]int{}
+	}
+	for i, id := range ids {
+		buf = c.appendMessage(buf, int(c.again[i]), id)
+		c.resent[int(c.again[i])]++
+	}
+	c.again = c.again[len(ids):]
 	c.sent += int64(len(ids))
 	return buf, nil
 }
@@ -384,10 +435,17 @@ func (w *window) drain() error {
 	return nil
 }
 
-func (w *window) inFlight() int {
+// inFlight returns the messages that are.
+func (w *window) inFlight() []uint32 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.count
+	var numbers []uint32
+	for id, used := range w.used {
+		if used {
+			numbers = append(numbers, w.message[id])
+		}
+	}
+	return numbers
 }
 
 func (w *window) fail(err error) {
@@ -422,6 +480,17 @@ func (s *Set) Add(n int) bool {
 // Has reports whether the number is in the set.
 func (s *Set) Has(n int) bool {
 	return n >= 0 && n/64 < len(s.bits) && s.bits[n/64].Load()&(1<<(n%64)) != 0
+}
+
+// Clone returns a set with the same numbers.
+func (s *Set) Clone() *Set {
+	c := &Set{bits: make([]atomic.Uint64, len(s.bits))}
+	for i := range s.bits {
+		word := s.bits[i].Load()
+		c.bits[i].Store(word)
+		c.n.Add(int64(bits.OnesCount64(word)))
+	}
+	return c
 }
 
 // Len is how many numbers are in the set.

@@ -138,6 +138,35 @@ func TestLoadReconnectsAndNeverResends(t *testing.T) {
 	}
 }
 
+func TestLoadSendsAgainWhatWasNotAcknowledged(t *testing.T) {
+	b := startBroker(t, 100)
+	acked := sim.NewSet(1000)
+	start := time.UnixMilli(1_790_000_000_000)
+	res, err := sim.Load(t.Context(), sim.LoadConfig{
+		Addr: b.l.Addr().String(), Messages: 1000, Connections: 1, Window: 10, Reconnect: 10 * time.Second, Resend: true,
+		Acked: acked, Start: start,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if acked.Len() != 1000 || acked.Clone().Len() != 1000 || res.Unknown != 0 || len(res.Again) == 0 || len(res.Again) > 10 {
+		t.Fatalf("acked %d, unknown %d, again %v; want all, none, at most a window", acked.Len(), res.Unknown, res.Again)
+	}
+	if want := int64(1000 + len(res.Again)); res.Sent != want {
+		t.Fatalf("sent %d, want %d", res.Sent, want)
+	}
+	times := map[string]int{}
+	for _, p := range b.payloads {
+		times[p]++
+	}
+	for n := range 1000 {
+		got := times[string(sim.AppendLoadPayload(nil, n, start))]
+		if got < 1 || got > 1+res.Again[n] {
+			t.Fatalf("message %d arrived %d times, sent again %d times", n, got, res.Again[n])
+		}
+	}
+}
+
 func TestLoadEndsWithItsContext(t *testing.T) {
 	b := startBroker(t, 0)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
