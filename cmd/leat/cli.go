@@ -29,6 +29,7 @@ type cli struct {
 	Query   queryCmd   `cmd:"" help:"Ask the lake in SQL, rows that are not in a file yet included."`
 	Streams streamsCmd `cmd:"" help:"Look at streams."`
 	Lake    lakeCmd    `cmd:"" help:"Look at the lake and move it on."`
+	Log     logCmd     `cmd:"" help:"Examine and repair the durable log of a leat that is stopped."`
 	Sim     simCmd     `cmd:"" help:"Publish to a broker: the reference signals, or a load."`
 	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
 	Health  healthCmd  `cmd:"" help:"Ask a running leat whether all is well."`

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 //	kill9 NAME            ends one with SIGKILL
 //	immutable DIR         makes a directory unwritable, also for root, until the script ends
 //	listen NAME           holds a loopback port and puts its address into a variable
+//	damage DIR            flips a bit in the middle of each segment file below a directory
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -59,6 +60,7 @@ func TestScripts(t *testing.T) {
 			"kill9":     killCommand,
 			"immutable": immutable,
 			"listen":    holdPort,
+			"damage":    damageLog,
 		},
 	})
 }
@@ -161,6 +163,30 @@ func immutable(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("chattr +i: %v %s", err, out)
 	}
 	ts.Defer(func() { exec.Command("chattr", "-i", dir).Run() })
+}
+
+func damageLog(ts *testscript.TestScript, _ bool, args []string) {
+	n := 0
+	err := filepath.WalkDir(ts.MkAbs(args[0]), func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".seg") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil || len(b) < 1000 {
+			return err
+		}
+		// A payload of the load: damage in the middle of what was acknowledged.
+		at := bytes.Index(b, []byte(`,"n":50,`))
+		if at < 0 {
+			return nil
+		}
+		b[at+5] ^= 1
+		n++
+		return os.WriteFile(path, b, 0o600)
+	})
+	if err != nil || n == 0 {
+		ts.Fatalf("damaged %d segments: %v", n, err)
+	}
 }
 
 func holdPort(ts *testscript.TestScript, neg bool, args []string) {
