@@ -28,6 +28,14 @@ type door struct {
 	err error
 	// after lets that many puts through before err.
 	after int
+	tries int
+}
+
+// tried is how many puts were asked for.
+func (d *door) tried() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.tries
 }
 
 func (d *door) set(err error, after int) {
@@ -38,6 +46,7 @@ func (d *door) set(err error, after int) {
 
 func (d *door) Put(ctx context.Context, u blob.Upload) error {
 	d.mu.Lock()
+	d.tries++
 	err := d.err
 	if err != nil && d.after > 0 {
 		d.after--
@@ -173,6 +182,9 @@ func TestADamagedSpoolFileIsReportedAndTheRestGoesOn(t *testing.T) {
 				if restart {
 					s = mustStack(t, opt)
 				}
+				// A delivery that was underway has ended when the second put from now on is asked for.
+				n := d.tried()
+				testenv.Wait(t, 10*time.Second, func() bool { return d.tried() >= n+2 }, "another try")
 				d.set(nil, 0)
 				s.flush(t)
 
