@@ -170,7 +170,8 @@ type Progress struct {
 	Bytes   int64 // of the answer so far
 }
 
-// Query writes the answer to w. progress may be nil; it is called from the calling goroutine and must not block long.
+// Query writes the answer to w. progress may be nil; it is never called twice at once, nor after Query has
+// returned, and must not block long.
 // When an error is returned, part of the answer may have been written. Errors have a kind: Invalid for statements that
 // cannot succeed (with a *StatementError inside), Denied for what a query may not do, Throttled when too many wait,
 // Unavailable for a deadline, a memory limit, or a missing leat-sql; the context's error when it ended.

@@ -69,7 +69,7 @@ func failureError(f wire.Failure, statement string) error {
 		if hint == "" {
 			hint = "a query sees the tables of the lake (SHOW TABLES) and nothing else"
 		}
-	case wire.KindMemory, wire.KindTooLarge:
+	case wire.KindMemory:
 		kind = record.Unavailable
 		if hint == "" {
 			hint = "narrow it by year, month, day or ts, ask for fewer groups, or raise sql.memory_bytes or sql.spill_bytes"

@@ -267,7 +267,10 @@ func engineError(text string) error {
 		return failf(kind, "%s", text)
 	}
 	_ = prefix // "Parser Error: ", which the exception type repeats
-	f := failf(kindOf(e.Type), "%s: %s", strings.ToLower(e.Type), e.Message)
+	// What DuckDB advises about settings is of no use here: they are leat's and locked.
+	message, _, _ := strings.Cut(e.Message, "\n\nPossible solutions:")
+	message, _, _ = strings.Cut(message, "\nThis limit was set by")
+	f := failf(kindOf(e.Type), "%s: %s", strings.ToLower(e.Type), message)
 	if _, err := fmt.Sscan(e.Position, &f.Position); err != nil {
 		f.Position = -1
 	}

@@ -375,7 +375,7 @@ func pure(function string) bool {
 		"datetrunc", "date_add", "date_part", "datepart", "year", "month", "day", "make_date", "make_timestamp",
 		"make_timestamptz", "to_timestamp", "epoch_ms", "epoch_us", "strptime", "to_years", "to_months", "to_weeks",
 		"to_days", "to_hours", "to_minutes", "to_seconds", "to_milliseconds", "to_microseconds", "last_day", "timezone",
-		"greatest", "least", "abs", "floor", "ceil", "round",
+		"greatest", "least", "abs", "floor", "ceil", "round", "trunc",
 	}, strings.ToLower(function))
 }
 

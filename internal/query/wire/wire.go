@@ -133,11 +133,10 @@ type Failure struct {
 
 // The kinds of failure.
 const (
-	KindInvalid  = "invalid"  // the statement can never succeed as it is
-	KindDenied   = "denied"   // the statement asks for what a query may not do
-	KindMemory   = "memory"   // the statement needs more memory than it may have
-	KindTooLarge = "toolarge" // the statement needs more scratch space than it may have
-	KindSandbox  = "sandbox"  // the worker could not confine itself
+	KindInvalid  = "invalid" // the statement can never succeed as it is
+	KindDenied   = "denied"  // the statement asks for what a query may not do
+	KindMemory   = "memory"  // the statement needs more memory or scratch space than it may have
+	KindSandbox  = "sandbox" // the worker could not confine itself
 	KindInternal = "internal"
 )
 
