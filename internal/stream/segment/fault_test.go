@@ -605,50 +605,60 @@ func workload(l *lab, book *ledger) {
 // Each file operation of the workload fails once, in a run of its own. Whatever that leads to, what was acknowledged is
 // there afterwards, and nothing counts as damaged.
 func TestEveryFileOperationFailsOnce(t *testing.T) {
-	run := func(t *testing.T, failAt int64) (ops int64, failed vfs.Op) {
-		l := newLab(t)
-		l.opts.SegmentBytes = 8 << 10
-		l.opts.MaintainInterval = time.Millisecond
-		var n atomic.Int64
-		var mu sync.Mutex
-		l.hook = func(op vfs.Op) error {
-			if n.Add(1) != failAt {
-				return nil
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			failed = op
-			if op.Kind == vfs.OpWrite {
-				return &vfs.ShortWrite{N: op.Size / 3, Err: syscall.EIO}
-			}
-			return syscall.EIO
-		}
-		book := newLedger()
-		workload(l, book)
-		l.reopenHealthy()
-		mu.Lock()
-		defer mu.Unlock()
-		if s := l.stats(); s.DamagedRanges != 0 {
-			t.Errorf("operation %d (%+v) failed: %d damaged ranges", failAt, failed, s.DamagedRanges)
-		}
-		book.check(l)
-		l.close()
-		if t.Failed() {
-			t.Fatalf("after operation %d failed: %+v; logged:\n%s", failAt, failed, l.said.String())
-		}
-		return n.Load(), failed
-	}
-	total, _ := run(t, 0)
+	total, _ := failOnce(t, 0)
 	step := int64(1)
-	if budget := testenv.Soak(t, 0); budget == 0 {
+	if testenv.Soak(t, 0) == 0 {
 		step = max(1, total/60)
 	}
+	var mu sync.Mutex // guards seen
 	seen := map[vfs.Kind]int{}
-	for at := int64(1); at <= total; at += step {
-		_, op := run(t, at)
-		seen[op.Kind]++
-	}
+	t.Run("each", func(t *testing.T) {
+		for at := int64(1); at <= total; at += step {
+			t.Run(fmt.Sprint(at), func(t *testing.T) {
+				t.Parallel()
+				_, op := failOnce(t, at)
+				mu.Lock()
+				defer mu.Unlock()
+				seen[op.Kind]++
+			})
+		}
+	})
 	t.Logf("%d operations, every %dth failed: %v", total, step, seen)
+}
+
+// failOnce runs the workload with one operation failing, 0 = none, and tells how many there were and which it was.
+func failOnce(t *testing.T, failAt int64) (ops int64, failed vfs.Op) {
+	l := newLab(t)
+	l.opts.SegmentBytes = 8 << 10
+	l.opts.MaintainInterval = time.Millisecond
+	var n atomic.Int64
+	var mu sync.Mutex // guards failed
+	l.hook = func(op vfs.Op) error {
+		if n.Add(1) != failAt {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		failed = op
+		if op.Kind == vfs.OpWrite {
+			return &vfs.ShortWrite{N: op.Size / 3, Err: syscall.EIO}
+		}
+		return syscall.EIO
+	}
+	book := newLedger()
+	workload(l, book)
+	l.reopenHealthy()
+	if s := l.stats(); s.DamagedRanges != 0 {
+		t.Errorf("%d damaged ranges", s.DamagedRanges)
+	}
+	book.check(l)
+	l.close()
+	mu.Lock()
+	defer mu.Unlock()
+	if t.Failed() {
+		t.Errorf("after operation %d failed: %+v; logged:\n%s", failAt, failed, l.said.String())
+	}
+	return n.Load(), failed
 }
 
 // A slow disk: what waits for it stays within QueueBytes, however many clients push.

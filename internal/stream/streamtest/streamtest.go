@@ -62,10 +62,7 @@ const patience = 30 * time.Second
 
 // Run runs the suite. open is called once per subtest.
 func Run(t *testing.T, open func(t testing.TB) Harness) {
-	groups := []struct {
-		name  string
-		cases []testCase
-	}{
+	groups := []testGroup{
 		{"append", appendCases()},
 		{"read", readCases()},
 		{"admin", adminCases()},
@@ -74,15 +71,31 @@ func Run(t *testing.T, open func(t testing.TB) Harness) {
 		{"load", loadCases()},
 		{"close", closeCases()},
 	}
+	// Groups run side by side: they mostly wait for the disk.
 	for _, g := range groups {
-		t.Run(g.name, func(t *testing.T) { runCases(t, open, g.cases) })
+		t.Run(g.name, func(t *testing.T) {
+			t.Parallel()
+			runCases(t, open, g.cases)
+		})
 	}
+	ends := testGroup{"durable", durableCases()}
 	if open(t).Volatile {
-		t.Run("volatile", func(t *testing.T) { runCases(t, open, volatileCases()) })
-	} else {
-		t.Run("durable", func(t *testing.T) { runCases(t, open, durableCases()) })
+		ends = testGroup{"volatile", volatileCases()}
 	}
-	t.Run("model", func(t *testing.T) { checkModel(t, open) })
+	t.Run(ends.name, func(t *testing.T) {
+		t.Parallel()
+		runCases(t, open, ends.cases)
+	})
+	t.Run("model", func(t *testing.T) {
+		t.Parallel()
+		checkModel(t, open)
+	})
+}
+
+// testGroup is the part of the suite about one noun.
+type testGroup struct {
+	name  string
+	cases []testCase
 }
 
 // testCase is a clause of the contract.
