@@ -131,6 +131,15 @@ const ackGrace = 250 * time.Millisecond
 // publish sends tick after tick, each signal's values in order.
 func (p *Publisher) publish(ctx context.Context, c *paho.Client, f *feed) error {
 	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var watch sync.WaitGroup
+	watch.Go(func() { // a message that is begun while the connection breaks would wait for its whole time-out
+		select {
+		case <-c.Done():
+			cancel()
+		case <-sending.Done():
+		}
+	})
+	defer watch.Wait()
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(ackGrace, cancel) })
 	defer stop()
