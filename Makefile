@@ -14,10 +14,10 @@ help: ## list the targets
 build: leat leat-sql ## both programs, into bin/
 
 leat: ## the service and its tools: static, no cgo
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/leat ./cmd/leat
+	CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/leat ./cmd/leat
 
 leat-sql: ## the SQL worker: needs a C++ compiler
-	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/leat-sql ./cmd/leat-sql
+	CGO_ENABLED=1 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/leat-sql ./cmd/leat-sql
 
 demo: build ## everything in one process; Ctrl-C ends it
 	$(BIN)/leat demo
@@ -45,7 +45,7 @@ cross: ## the platforms the main program builds for
 	done
 
 docs: ## the generated reference
-	$(GO) run ./cmd/leat docs docs/reference
+	$(GO) test ./cmd/leat -run TestReferencePagesAreFresh -update
 
 clean: ## what was built and installed here
 	rm -rf $(BIN) $(TOOLS) leat-data test/readers/node_modules
