@@ -278,7 +278,7 @@ func (l *Log) Seek(ctx context.Context, id record.StreamID, t time.Time) (record
 		if err != nil || !ok {
 			return next, err
 		}
-		if err := l.Read(ctx, id, next, 1, &c); err != nil {
+		if err := l.Read(ctx, id, next, groupSpan, &c); err != nil {
 			return 0, err
 		}
 		for i := range c.Records {

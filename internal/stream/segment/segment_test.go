@@ -18,6 +18,7 @@ import (
 	"github.com/leat-io/leat/internal/stream"
 	"github.com/leat-io/leat/internal/stream/segment"
 	"github.com/leat-io/leat/internal/stream/streamtest"
+	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/internal/vfs"
 )
 
@@ -42,6 +43,7 @@ func newHarness(t testing.TB, segmentBytes int64) streamtest.Harness {
 	disk := &cutDisk{path: t.TempDir(), synced: map[string]int64{}}
 	return streamtest.Harness{
 		Clock: clk,
+		Soak:  testenv.Soak(t, 0) / 8, // of each of two configurations; the rest is for the other long tests
 		Open: func(limits streamtest.Limits) (stream.Engine, error) {
 			disk.revive()
 			dir, err := vfs.OpenDir(disk.path, disk.hook)

@@ -11,14 +11,12 @@ import (
 
 	"github.com/leat-io/leat/internal/record"
 	"github.com/leat-io/leat/internal/stream"
-	"github.com/leat-io/leat/internal/testenv"
 )
 
 // checkModel compares the engine with plain slices over random histories of append, read, truncate, seal, cursors,
 // delete, reopen and crash.
 func checkModel(t *testing.T, open func(t testing.TB) Harness) {
-	// A soak is shared with the other long tests of an engine.
-	deadline := time.Now().Add(testenv.Soak(t, 0) / 8)
+	deadline := time.Now().Add(open(t).Soak)
 	runModel(t, open)
 	for !t.Failed() && time.Now().Before(deadline) {
 		runModel(t, open)

@@ -49,6 +49,8 @@ type Harness struct {
 	Volatile bool
 	// Clock is the one the engine was given.
 	Clock *clock.Fake
+	// Soak is how long the model test goes on; 0 is one round of it.
+	Soak time.Duration
 }
 
 // Now is where a harness should set its clock: a time that package clock trusts.
