@@ -17,7 +17,8 @@ leat: ## the service and its tools: static, no cgo
 	CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/leat ./cmd/leat
 
 leat-sql: ## the SQL worker: needs a C++ compiler
-	CGO_ENABLED=1 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/leat-sql ./cmd/leat-sql
+	CGO_ENABLED=1 $(GO) build -tags netgo,osusergo -o $(BIN)/leat-sql \
+		-ldflags '$(LDFLAGS) -linkmode external -extldflags "-static -Wl,--no-warnings"' ./cmd/leat-sql
 
 demo: build ## everything in one process; Ctrl-C ends it
 	$(BIN)/leat demo
