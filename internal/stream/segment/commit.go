@@ -31,6 +31,9 @@ func (l *lane) run() {
 		for l.swap() {
 			for l.work.itemsTaken < len(l.work.items) {
 				l.commit()
+				if l.untilSync() <= 0 { // under steady load this loop does not end
+					l.syncLazily()
+				}
 			}
 		}
 		if l.ended() {
@@ -38,9 +41,17 @@ func (l *lane) run() {
 			return
 		}
 		if l.unsynced {
-			sync.Reset(l.log.opts.SyncInterval)
+			sync.Reset(l.untilSync())
 		}
 	}
+}
+
+// untilSync is when the oldest bytes that no fdatasync covers have waited for SyncInterval; without such, never soon.
+func (l *lane) untilSync() time.Duration {
+	if !l.unsynced {
+		return time.Hour
+	}
+	return l.log.opts.SyncInterval - time.Since(l.unsyncedAt)
 }
 
 func newTimer() *time.Timer {
@@ -301,7 +312,9 @@ func (l *lane) writeOut(buf []byte) error {
 		l.end += int64(len(buf))
 		l.active.size = l.end
 		l.mu.Unlock()
-		l.unsynced = true
+		if !l.unsynced {
+			l.unsynced, l.unsyncedAt = true, time.Now()
+		}
 		l.physical.Add(int64(len(buf)))
 		l.stats.writtenBytes.Add(int64(len(buf)))
 		return nil

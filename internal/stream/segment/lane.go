@@ -45,6 +45,7 @@ type lane struct {
 	work       queue
 	ops        []byte // scratch for control bodies
 	unsynced   bool
+	unsyncedAt time.Time // when the first bytes were written that are not synced
 	floor      *floorFile
 
 	files    *fileCache
