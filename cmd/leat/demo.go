@@ -201,18 +201,21 @@ func (d *demo) watch(ctx context.Context, ended <-chan error) error {
 	}
 }
 
-// status is the line: messages per second, on disk, last file, bytes per sample, backlog.
+// status is the line, what matters most first, because a narrow terminal cuts its end.
 func (d *demo) status(st api.Status, rate float64) string {
 	parts := []string{grouped(int64(rate+0.5)) + " msg/s"}
+	for _, g := range st.Degraded {
+		parts = append(parts, "degraded: "+g.What+": "+oneLine(g.Why))
+	}
 	if st.Files == 0 {
 		parts = append(parts, "no file yet")
 	} else {
-		parts = append(parts, fmt.Sprintf("lake %s in %s", config.FormatSize(st.FileBytes), plural(st.Files, "file")),
-			fmt.Sprintf("%.2f B/sample", float64(st.FileBytes)/float64(max(st.Rows, 1))), "last "+filepath.Base(st.LastFile))
+		parts = append(parts, plural(st.Files, "file")+", "+config.FormatSize(st.FileBytes),
+			fmt.Sprintf("%.2f B/sample", float64(st.FileBytes)/float64(max(st.Rows, 1))))
 	}
-	parts = append(parts, "on disk "+config.FormatSize(st.DiskUsed+st.FileBytes), "backlog "+config.FormatSize(st.Backlog+st.Waiting))
-	for _, g := range st.Degraded {
-		parts = append(parts, "degraded: "+g.What+": "+oneLine(g.Why))
+	parts = append(parts, "backlog "+config.FormatSize(st.Backlog+st.Waiting), "on disk "+config.FormatSize(st.DiskUsed+st.FileBytes))
+	if st.LastFile != "" {
+		parts = append(parts, "last "+filepath.Base(st.LastFile))
 	}
 	return strings.Join(parts, " · ")
 }
