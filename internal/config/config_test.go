@@ -60,6 +60,7 @@ func TestErrorsNamePlaceKeyAndRemedy(t *testing.T) {
 		"two documents":        {"data_dir: a\n---\ndata_dir: b\n", []string{"more than one document"}},
 		"missing variable":     {"store: {s3: {secret_key: \"${env:NOPE}\"}}\n", []string{"store.s3.secret_key", "NOPE is not set"}},
 		"missing secret file":  {"store: {s3: {secret_key: \"${file:/no/such}\"}}\n", []string{"store.s3.secret_key", "/no/such"}},
+		"endless secret file":  {"store: {s3: {secret_key: \"${file:/dev/zero}\"}}\n", []string{"store.s3.secret_key", "larger than"}},
 		"one key of two":       {"store: {s3: {bucket: b, access_key: x}}\n", []string{"store.s3.access_key"}},
 		"bucket with scheme":   {"s3_bucket: s3://b/c\n", []string{"store.s3.bucket"}},
 		"endpoint sans scheme": {"store: {s3: {bucket: b, endpoint: \"localhost:9000\"}}\n", []string{"store.s3.endpoint"}},

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -224,6 +225,9 @@ func (w *walker) expand(n *yaml.Node, path string) bool {
 	return true
 }
 
+// maxSecret bounds what a ${file:…} may hold: a mistaken path can lead to a device without an end.
+const maxSecret = 64 << 10
+
 func (w *walker) fetch(kind, name string) (string, error) {
 	if kind == "env" {
 		v, ok := w.env(name)
@@ -235,9 +239,17 @@ func (w *walker) fetch(kind, name string) (string, error) {
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(w.dir, name)
 	}
-	b, err := os.ReadFile(name)
+	f, err := os.Open(name)
 	if err != nil {
 		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err != nil {
+		return "", err
+	}
+	if len(b) > maxSecret {
+		return "", fmt.Errorf("%s is larger than %d bytes", name, maxSecret)
 	}
 	return strings.TrimRight(string(b), "\r\n"), nil
 }
