@@ -271,3 +271,18 @@ func TestInterruptedIsSaid(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 }
+
+func TestDemoTakesAnotherPortWhenTheUsualOneIsTaken(t *testing.T) {
+	l, err := (&netListener{}).listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := l.Addr().String()
+	if got := freeAddress(t.Context(), taken); got != "127.0.0.1:0" {
+		t.Errorf("%s is in use, and the demo would listen on %s", taken, got)
+	}
+	l.Close()
+	if got := freeAddress(t.Context(), taken); got != taken {
+		t.Errorf("%s is free, and the demo would listen on %s", taken, got)
+	}
+}
