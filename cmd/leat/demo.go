@@ -50,7 +50,12 @@ func (c demoCmd) Run(ctx context.Context, t terminal) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closer.Close()) }()
-	node, err := server.Open(ctx, server.Options{Config: cfg, Version: programVersion(), Log: log})
+	opts := server.Options{Config: cfg, Version: programVersion(), Log: log}
+	node, err := server.Open(ctx, opts)
+	if record.KindOf(err) == record.Conflict { // somebody took a port since it was looked at
+		opts.Config.MQTT.Listen, opts.Config.HTTP.Listen = "127.0.0.1:0", "127.0.0.1:0"
+		node, err = server.Open(ctx, opts)
+	}
 	if err != nil {
 		return err
 	}

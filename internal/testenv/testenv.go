@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -78,8 +79,11 @@ func Soak(t testing.TB, short time.Duration) time.Duration {
 func Port(t testing.TB) int {
 	t.Helper()
 	const lowest, count = 20000, 12000
-	for i := range count {
-		p := lowest + (os.Getpid()*97+int(nextPort.add())*13+i)%count
+	for range count {
+		p := lowest + rand.IntN(count)
+		if !ports.add(p) {
+			continue
+		}
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
 		if err == nil {
 			l.Close()
@@ -146,17 +150,21 @@ func Binary(t testing.TB, pkg string, args ...string) string {
 	return path
 }
 
-// counter hands out numbers; it is safe for concurrent use.
-type counter struct {
-	mu sync.Mutex
-	n  uint64
+// numbers remembers what was handed out; it is safe for concurrent use.
+type numbers struct {
+	mu   sync.Mutex // guards used
+	used map[int]bool
 }
 
-func (c *counter) add() uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.n++
-	return c.n
+// add reports whether n is new.
+func (u *numbers) add(n int) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.used[n] {
+		return false
+	}
+	u.used[n] = true
+	return true
 }
 
 // builds remembers what was built in this process.
@@ -167,7 +175,7 @@ type builds struct {
 
 // Process-wide on purpose: "once per test process" is the contract of Binary and of Port.
 var (
-	nextPort counter
+	ports    = numbers{used: map[int]bool{}}
 	binaries = builds{done: map[string]string{}}
 )
 
