@@ -13,6 +13,9 @@ import (
 	"github.com/leat-io/leat/internal/testenv"
 )
 
+// startStore starts a real S3 server with a bucket.
+func startStore(t *testing.T) *blobtest.Gateway { return blobtest.StartGateway(t) }
+
 // onBucket is a configuration whose lake is a bucket of the gateway.
 func onBucket(g *blobtest.Gateway) string {
 	return fmt.Sprintf("store:\n  s3: {endpoint: '%s', region: %s, bucket: %s, access_key: %s, secret_key: '%s'}\n",
@@ -23,7 +26,7 @@ func onBucket(g *blobtest.Gateway) string {
 // back: nothing is refused, everything drains, each message is in the bucket once, and SQL finds it there.
 func TestStoreOutage(t *testing.T) {
 	const messages, rate = 60_000, 10_000
-	g := blobtest.StartGateway(t)
+	g := startStore(t)
 	n := newNode(t, t.TempDir(), onBucket(g)).withSQL().start()
 	acked := sim.NewSet(messages)
 	wait := background(func() (sim.LoadResult, error) {
