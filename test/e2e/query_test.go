@@ -4,7 +4,10 @@ package e2e_test
 
 import (
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -97,7 +100,10 @@ func TestLifeOfAMessage(t *testing.T) {
 
 	// 5 and 6: the plan and the rows: ENCODED, in the spool, and the log may drop the record.
 	go func() { _ = n.client.Flush(t.Context()) }() // waits for the store; ends with the test at the latest
-	testenv.Wait(t, patience, func() bool { return n.status().Waiting > 0 }, "the spool to hold the message's file")
+	testenv.Wait(t, patience, func() bool {
+		files, err := n.client.Files(t.Context(), "")
+		return err == nil && len(files) == 1
+	}, "the message's file to be there")
 	spooled, err := filepath.Glob(filepath.Join(n.dir, "spool", "*", "*", "*.parquet"))
 	if err != nil || len(spooled) != 1 {
 		t.Errorf("spool: %v %v", spooled, err)
@@ -138,5 +144,38 @@ func wantFile(t *testing.T, n *node, place string) {
 	files, err := n.client.Files(t.Context(), "samples")
 	if err != nil || len(files) != 1 || files[0].Place != place || files[0].Rows != perMessage {
 		t.Errorf("files %+v, want one of %d rows in place %s: %v", files, perMessage, place, err)
+	}
+}
+
+// The page names functions; when one is renamed, the page must follow.
+func TestLifeOfAMessageNamesWhatExists(t *testing.T) {
+	root := testenv.ModuleRoot(t)
+	page, err := os.ReadFile(filepath.Join(root, "docs/life-of-a-message.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := map[string]bool{} // "Type.Method"
+	declared := regexp.MustCompile(`(?m)^func \(\w+ \*?(\w+)(?:\[\w+\])?\) (\w+)\(`)
+	err = filepath.WalkDir(filepath.Join(root, "internal"), func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range declared.FindAllStringSubmatch(string(text), -1) {
+			source[m[1]+"."+m[2]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`\(\*(?:\w+\.)?(\w+)\)\.(\w+)`).FindAllStringSubmatch(string(page), -1)
+	for _, m := range named {
+		if !source[m[1]+"."+m[2]] {
+			t.Errorf("the page names %s, which does not exist", m[0])
+		}
+	}
+	if len(named) < 10 {
+		t.Errorf("the page names %d methods only", len(named))
 	}
 }
