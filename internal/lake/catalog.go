@@ -70,7 +70,7 @@ const (
 	bucketFiles    meta.Bucket[fileFact]  = "lake.files"    // table NUL yyyymmdd NUL key
 	bucketRejected meta.Bucket[fileFact]  = "lake.rejected" // table NUL yyyymmdd NUL key
 	bucketCovered  meta.Bucket[uint64]    = "lake.covered"  // table NUL stream id
-	bucketState    meta.Bucket[uint64]    = "lake.state"    // "version"
+	bucketState    meta.Bucket[uint64]    = "lake.state"    // "version"; "complete", once nothing of the store is missing
 )
 
 type tableFact struct {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/leat-io/leat/internal/meta"
 	"github.com/leat-io/leat/internal/record"
 )
 
@@ -137,4 +138,27 @@ func (c *Catalog) Restore(m Manifest, place Place) error {
 		return err
 	}
 	return c.SetStored(m.FileList())
+}
+
+// Complete reports whether the catalog is known to have everything that this node has in the store. A new catalog does
+// not know, nor one whose file was set aside as damaged: then Restore each of the node's manifests, and SetComplete.
+func (c *Catalog) Complete() (bool, error) {
+	var v uint64
+	err := c.db.View(func(tx *meta.Tx) (err error) {
+		v, _, err = bucketState.Get(tx, "complete")
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("read catalog: %w", err)
+	}
+	return v != 0, nil
+}
+
+// SetComplete records, durably, that every manifest of the store was restored.
+func (c *Catalog) SetComplete() error {
+	err := c.db.Update(func(tx *meta.Tx) error { return bucketState.Put(tx, "complete", 1) })
+	if err != nil {
+		return fmt.Errorf("mark catalog as complete: %w", err)
+	}
+	return nil
 }

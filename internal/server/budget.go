@@ -43,9 +43,14 @@ func newBudget(c config.Disk, dir *vfs.Dir) (budget, error) {
 	}
 	b := divide(c, space, used)
 	if c.Budget == 0 && b.Total < leastTotal {
+		if used > 0 { // it ran before: what is stored must be able to leave, and can be asked for
+			b.Total = leastTotal
+			b.share()
+			return b, nil
+		}
 		return budget{}, record.Errorf(record.Full, "%s has %s free: too little to leave %s free and work in the rest",
 			dir.Path(), config.FormatSize(space.Free), config.FormatSize(b.MinFree)).
-			WithHint("make room, choose another --data-dir, or lower disk.min_free")
+			WithHint("make room (at least %s beyond disk.min_free), choose another --data-dir, or set disk.budget", config.FormatSize(leastTotal))
 	}
 	return b, nil
 }
@@ -62,8 +67,12 @@ func divide(c config.Disk, space vfs.Space, used int64) budget {
 	if b.Total == 0 {
 		b.Total = used + space.Free - b.MinFree
 	}
-	b.Log, b.Spool, b.Cache = b.Total/100*logShare, b.Total/100*spoolShare, b.Total/100*cacheShare
+	b.share()
 	return b
+}
+
+func (b *budget) share() {
+	b.Log, b.Spool, b.Cache = b.Total/100*logShare, b.Total/100*spoolShare, b.Total/100*cacheShare
 }
 
 // usage sums the sizes of files below some subdirectories of root.

@@ -1,9 +1,13 @@
 package server
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/leat-io/leat/internal/config"
+	"github.com/leat-io/leat/internal/record"
 	"github.com/leat-io/leat/internal/vfs"
 )
 
@@ -33,5 +37,45 @@ func TestBudgetLeavesRoomOnTheDisk(t *testing.T) {
 				t.Errorf("the parts are %d of %d", sum, b.Total)
 			}
 		})
+	}
+}
+
+func TestAFullDiskStopsTheFirstStartOnly(t *testing.T) {
+	full := config.Disk{MinFree: 1 << 60}
+	open := func(path string) (budget, error) {
+		dir, err := vfs.OpenDir(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		return newBudget(full, dir)
+	}
+	path := t.TempDir()
+	if _, err := open(path); record.KindOf(err) != record.Full || record.HintOf(err) == "" {
+		t.Errorf("first start: %v, want full", err)
+	}
+	if err := os.MkdirAll(filepath.Join(path, "log"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(path, "log", "segment"), []byte("x"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := open(path); err != nil || b.Total != leastTotal || b.Log == 0 {
+		t.Errorf("later start: %+v, %v; want it to run, with the least budget", b, err)
+	}
+}
+
+func TestTheLogCountsAsFullForAWhileAfterARefusal(t *testing.T) {
+	var r rejections
+	now := time.Unix(1_790_000_000, 0)
+	for _, step := range []struct {
+		count int64
+		after time.Duration
+		want  bool
+	}{{0, 0, false}, {3, time.Second, true}, {3, 30 * time.Second, true}, {3, time.Minute, false}, {4, time.Hour, true}} {
+		now = now.Add(step.after)
+		if got := r.recent(step.count, now); got != step.want {
+			t.Errorf("%d refusals at %s: %v, want %v", step.count, now, got, step.want)
+		}
 	}
 }

@@ -30,6 +30,11 @@ func (s *Server) openExports(context.Context) error {
 	if cfg.MaxSpoolBytes == 0 || cfg.MaxSpoolBytes > s.budget.Spool {
 		cfg.MaxSpoolBytes = s.budget.Spool
 	}
+	// A backlog is cut before it fills the log, however long the period is: with several rules they share the log.
+	share := max(s.budget.Log/int64(4*max(len(s.cfg.Ingest.Rules), 1)), 1<<20)
+	if cfg.MaxStepBytes == 0 || cfg.MaxStepBytes > share {
+		cfg.MaxStepBytes = share
+	}
 	s.exports = export.New(cfg, s.streams, s.clock, s.spool.Bytes, s.log.With("part", "export"))
 	for _, rule := range s.cfg.Ingest.Resolved().Rules {
 		f, err := s.newFeed(rule)

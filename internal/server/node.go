@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/leat-io/leat/internal/api"
@@ -76,12 +78,47 @@ func (s *Server) degraded() []api.Degraded {
 	if !s.clock.Read().Trusted {
 		list = append(list, api.Degraded{What: "clock", Why: "it was never set: files are not cut until it is, or export.clock_wait has passed"})
 	}
+	if err := s.unrestored.Load(); err != nil {
+		list = append(list, api.Degraded{What: "catalog", Why: "queries miss files that are in the store: " + withHint(*err)})
+	}
+	var rejected int64
 	for _, l := range s.streams.Stats() {
 		if l.DamagedRanges > 0 {
 			list = append(list, api.Degraded{What: "log", Why: "stored bytes no longer read; see leat log verify"})
 		}
+		rejected += l.RejectedAppends
+	}
+	if s.full.recent(rejected, time.Now()) {
+		list = append(list, api.Degraded{What: "log", Why: "full: messages are refused (raise disk.budget, make room on the disk, or see why the exports do not catch up)"})
 	}
 	return list
+}
+
+func withHint(err error) string {
+	if hint := record.HintOf(err); hint != "" {
+		return fmt.Sprintf("%v (%s)", err, hint)
+	}
+	return err.Error()
+}
+
+// rejections remembers when the log last refused something for want of room.
+type rejections struct {
+	mu    sync.Mutex
+	count int64
+	at    time.Time
+}
+
+// stillFull is how long after a refusal the log counts as full: longer than clients wait before they try again.
+const stillFull = time.Minute
+
+// recent takes the number of refusals so far, and reports whether the last change of it is a short while ago.
+func (r *rejections) recent(count int64, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if count != r.count {
+		r.count, r.at = count, now
+	}
+	return r.count > 0 && now.Sub(r.at) < stillFull
 }
 
 func (s *Server) listeners() []api.Listener {

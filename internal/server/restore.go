@@ -12,28 +12,32 @@ import (
 )
 
 // restoreCatalog rebuilds the catalog from this node's manifests in the store, when meta.db was damaged or is new while
-// the store is not. Exports do not wait for it; queries see older files once it is done.
+// the store is not. Exports do not wait for it; queries see older files once it is done. It is tried until it succeeds,
+// over restarts, too.
 func (s *Server) restoreCatalog(ctx context.Context, ready func()) error {
 	ready()
 	pause := s.cfg.Export.RetryMin
 	for s.rebuild {
 		files, err := s.restoreOnce(ctx)
-		switch {
-		case err == nil && files > 0:
-			s.log.Info("catalog restored from the store's manifests", "files", files)
-		case err != nil && ctx.Err() == nil:
-			s.log.Warn("catalog not restored yet: queries miss files that are in the store", "error", err, "hint", record.HintOf(err),
-				"next_try", pause)
-			select {
-			case <-ctx.Done():
-			case <-time.After(pause/2 + rand.N(pause/2+1)):
+		if err == nil {
+			if files > 0 {
+				s.log.Info("catalog restored from the store's manifests", "files", files)
 			}
-			pause = min(2*pause, s.cfg.Export.RetryMax)
-			if ctx.Err() == nil {
-				continue
-			}
+			s.unrestored.Store(nil)
+			break
 		}
-		break
+		if ctx.Err() != nil {
+			return nil
+		}
+		if last := s.unrestored.Swap(&err); last == nil || (*last).Error() != err.Error() {
+			s.log.Warn("catalog not restored yet: queries miss files that are in the store", "error", err, "hint", record.HintOf(err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause/2 + rand.N(pause/2+1)):
+		}
+		pause = min(2*pause, s.cfg.Export.RetryMax)
 	}
 	<-ctx.Done()
 	return nil
@@ -57,7 +61,7 @@ func (s *Server) restoreOnce(ctx context.Context) (files int, err error) {
 		}
 		files += len(m.Files)
 	}
-	return files, nil
+	return files, s.catalog.SetComplete()
 }
 
 // maxManifest is far above what a step's manifest can have: a damaged store must not fill the memory.

@@ -68,6 +68,9 @@ type Server struct {
 	started time.Time
 	ready   atomic.Bool
 	rebuild bool // the catalog may lack what the store has
+	full    rejections
+
+	unrestored atomic.Pointer[error] // why the catalog is not rebuilt yet
 
 	data    *vfs.Dir
 	node    string
@@ -177,11 +180,11 @@ func (s *Server) openLake(ctx context.Context) error {
 	}
 	s.closeLater(db.Close)
 	s.catalog = lake.NewCatalog(db, s.log.With("part", "lake"))
-	version, err := s.catalog.Version()
+	complete, err := s.catalog.Complete()
 	if err != nil {
 		return err
 	}
-	s.rebuild = version == 0 || db.Damage() != nil
+	s.rebuild = !complete
 	dir, err := s.sub("spool")
 	if err != nil {
 		return err

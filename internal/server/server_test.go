@@ -268,6 +268,57 @@ func TestADamagedCatalogIsRestoredFromTheStore(t *testing.T) {
 	}, "the file to be back in the catalog")
 }
 
+func TestALostCatalogIsRestoredByALaterStartWhenTheStoreIsAwayAtFirst(t *testing.T) {
+	dir, lakeDir := t.TempDir(), filepath.Join(t.TempDir(), "lake")
+	flags := map[string]string{"store.dir": lakeDir, "export.retry_min": "10ms", "export.retry_max": "20ms"}
+	cfg := settings(t, dir, flags)
+	n := start(t, server.Options{Config: cfg})
+	load(t, n, 0, 100)
+	if err := n.client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.end(t)
+	if err := os.Remove(filepath.Join(dir, "meta.db")); err != nil {
+		t.Fatal(err)
+	}
+
+	away := settings(t, dir, map[string]string{
+		"store.s3.bucket": "b", "store.s3.endpoint": "http://" + testenv.Addr(t), "store.s3.access_key": "a", "store.s3.secret_key": "s",
+		"export.retry_min": "10ms", "export.retry_max": "20ms",
+	})
+	n = start(t, server.Options{Config: away})
+	testenv.Wait(t, 20*time.Second, func() bool {
+		for _, d := range n.Status().Degraded {
+			if d.What == "catalog" {
+				return true
+			}
+		}
+		return false
+	}, "the missing files to show as degraded")
+	n.end(t)
+	if lines := strings.Count(n.log.String(), "catalog not restored yet"); lines != 1 {
+		t.Errorf("%d lines about one and the same failure, want 1:\n%s", lines, n.log)
+	}
+
+	n = start(t, server.Options{Config: cfg})
+	testenv.Wait(t, 20*time.Second, func() bool {
+		files, err := n.client.Files(t.Context(), "")
+		return err == nil && len(files) == 1 && files[0].Rows == 300 && len(n.Status().Degraded) == 0
+	}, "the file to be back in the catalog")
+}
+
+func TestABacklogLeavesBeforeItFillsTheLog(t *testing.T) {
+	n := start(t, server.Options{Config: settings(t, t.TempDir(), map[string]string{"disk.budget": "64MiB", "export.poll": "10ms"})})
+	// More than the log may hold (25.6 MiB), in a period of an hour: what is there must leave meanwhile.
+	const messages = 600_000
+	res, err := sim.Load(t.Context(), sim.LoadConfig{
+		Addr: n.address("mqtt"), Messages: messages, Connections: 2, Reconnect: time.Minute, Prefix: strings.Repeat("long-prefix/", 4),
+	})
+	if err != nil || res.Acked.Len() != messages {
+		t.Fatalf("%d messages acknowledged, %v", res.Acked.Len(), err)
+	}
+}
+
 func TestAStoreThatIsAwayShowsAsDegradedAndNotAsAFailure(t *testing.T) {
 	n := start(t, server.Options{Config: settings(t, t.TempDir(), map[string]string{
 		"store.s3.bucket": "b", "store.s3.endpoint": "http://" + testenv.Addr(t), "store.s3.access_key": "a", "store.s3.secret_key": "s",
