@@ -291,13 +291,10 @@ func (l *Lake) send(ctx context.Context, f lake.File) error {
 	if err := verify(body, f); err != nil {
 		return l.patience(f.Spool, err)
 	}
-	err = l.o.Store.Put(ctx, blob.Upload{
+	// Its error names the key and the place already.
+	return l.o.Store.Put(ctx, blob.Upload{
 		Key: f.Key, Size: f.Size, SHA256: f.SHA256, Body: body, Resume: resumeName(f.Key, f.SHA256),
 	})
-	if err != nil {
-		return fmt.Errorf("put %s: %w", f.Key, err)
-	}
-	return nil
 }
 
 func verify(body *vfs.File, f lake.File) error {

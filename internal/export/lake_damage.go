@@ -103,13 +103,9 @@ func (l *Lake) sendDamage(ctx context.Context, manifest lake.File, rng lake.Rang
 	}
 	digest := sha256.Sum256(text)
 	key := strings.TrimSuffix(manifest.Key, ".json") + "-damaged-" + hex.EncodeToString(digest[:4]) + ".json"
-	err = l.o.Store.Put(ctx, blob.Upload{
+	return l.o.Store.Put(ctx, blob.Upload{
 		Key: key, Size: int64(len(text)), SHA256: digest, Body: strings.NewReader(string(text)), Resume: resumeName(key, digest),
 	})
-	if err != nil {
-		return fmt.Errorf("put %s: %w", key, err)
-	}
-	return nil
 }
 
 // damageError marks bytes of the spool that were durable and no longer read.

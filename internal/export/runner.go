@@ -265,13 +265,13 @@ func (r *Runner) wake() {
 	ring(r.deliverer.kick)
 }
 
-// Flush cuts what is readable now and returns when it is committed, or ctx ends.
+// Flush cuts what was acknowledged before the call and returns when it is committed, or ctx ends.
 func (r *Runner) Flush(ctx context.Context) error {
-	b, err := r.log.Bounds(r.spec.Stream)
+	to, err := r.acknowledged(ctx)
 	if err != nil {
 		return fmt.Errorf("flush stream %s: %w", r.spec.Name, err)
 	}
-	w := waiter{to: b.Readable, done: make(chan struct{})}
+	w := waiter{to: to, done: make(chan struct{})}
 	r.mu.Lock()
 	r.waiters = append(r.waiters, w)
 	r.mu.Unlock()
@@ -296,6 +296,17 @@ func (r *Runner) Flush(ctx context.Context) error {
 	}
 	return record.Errorf(record.Unavailable, "flush stream %s: the export was stopped", r.spec.Name).
 		WithHint("nothing is lost: it goes on with the next start")
+}
+
+// acknowledged is the stream's next offset, once readers see everything below it: a stream of durability os shows its
+// newest records only with the next sync.
+func (r *Runner) acknowledged(ctx context.Context) (record.Offset, error) {
+	b, err := r.log.Bounds(r.spec.Stream)
+	if err != nil || b.Readable == b.Next {
+		return b.Next, err
+	}
+	var newest stream.Chunk
+	return b.Next, r.log.Read(ctx, r.spec.Stream, b.Next-1, 1, &newest)
 }
 
 // release lets go the waiters whose records are committed, and all of them once the runner has stopped.

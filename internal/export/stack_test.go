@@ -374,3 +374,14 @@ func (s *stack) wantTidy(t *testing.T, dir string) {
 		}
 	}
 }
+
+func TestFlushCoversWhatWasAcknowledgedAndIsNotSyncedYet(t *testing.T) {
+	dir := t.TempDir()
+	lakeDir := filepath.Join(dir, "lake")
+	s := mustStack(t, options{dir: dir, lake: lakeDir, config: quick(), policy: stream.Policy{Durability: stream.OS}})
+	for i := range 5 {
+		s.put(t, 10*i, 10*i+10) // readable only with the next sync, up to 100 ms from here
+		s.flush(t)
+		wantOnce(t, rowsIn(t, lakeDir), 0, 10*i+10)
+	}
+}
