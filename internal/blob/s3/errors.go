@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -85,11 +87,52 @@ func (s *Store) fail(verb, key string, err error) *record.Error {
 	if kind != record.Conflict && (kind != record.NotFound || isCode(err, "NoSuchBucket")) {
 		s.stats.errors.Add(1)
 	}
-	out := record.Errorf(kind, "%s %s: %w", verb, at, err)
+	out := record.Errorf(kind, "%s %s: %w", verb, at, told{err})
 	if hint != "" {
 		return out.WithHint("%s", hint)
 	}
 	return out
+}
+
+// told is an error of the SDK in the words a person needs: without the operation, which the text around it says, and
+// without request ids and local ports, which differ each time and would make every retry look like news.
+type told struct{ error }
+
+// Unwrap is the error as it came.
+func (t told) Unwrap() error { return t.error }
+
+// Error is the store's answer, or what the network said.
+func (t told) Error() string {
+	if e, ok := errors.AsType[*record.Error](t.error); ok {
+		return e.Error()
+	}
+	status := statusOf(t.error)
+	if api, ok := errors.AsType[smithy.APIError](t.error); ok {
+		text := api.ErrorCode()
+		if status != 0 {
+			text = fmt.Sprintf("%s (%d)", text, status)
+		}
+		if m := strings.TrimSpace(api.ErrorMessage()); m != "" && m != api.ErrorCode() {
+			text += ": " + m
+		}
+		return text
+	}
+	if op, ok := errors.AsType[*net.OpError](t.error); ok {
+		if op.Addr == nil {
+			return fmt.Sprintf("%s: %v", op.Op, op.Err)
+		}
+		return fmt.Sprintf("%s %s: %v", op.Op, op.Addr, op.Err)
+	}
+	if u, ok := errors.AsType[*url.Error](t.error); ok {
+		return u.Err.Error()
+	}
+	if status != 0 {
+		return fmt.Sprintf("the store answered %d %s", status, http.StatusText(status))
+	}
+	if op, ok := errors.AsType[*smithy.OperationError](t.error); ok {
+		return op.Err.Error()
+	}
+	return t.error.Error()
 }
 
 func classify(err error) (record.Kind, string) {

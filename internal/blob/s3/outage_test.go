@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,6 +38,50 @@ func calls(ctx context.Context, s *s3.Store) map[string]error {
 		"put":       s.Put(ctx, blobtest.Upload("new", []byte("content"))),
 		"large put": s.Put(ctx, blobtest.Upload("large", blobtest.Bytes(1, partSize+1))),
 		"stat":      serr, "open": oerr, "list": lerr, "delete": s.Delete(ctx, "y"),
+	}
+}
+
+// A retry that fails as before must read as before: the export tells only what is new.
+func TestAFailureReadsTheSameEachTime(t *testing.T) {
+	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := fmt.Sprint(time.Now().UnixNano())
+		w.Header().Set("x-amz-request-id", id)
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, "<Error><Code>AccessDenied</Code><Message>no</Message><RequestId>%s</RequestId></Error>", id)
+	}))
+	defer busy.Close()
+	reset, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer reset.Close()
+	wg.Go(func() {
+		for {
+			c, err := reset.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 1))
+			_ = c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+		}
+	})
+	for name, test := range map[string]struct{ endpoint, want string }{
+		"refused by the store": {busy.URL, "put s3://bucket/new: AccessDenied (403): no"},
+		"connection broken":    {"http://" + reset.Addr().String(), "put s3://bucket/new: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := s3.DefaultConfig()
+			c.Endpoint, c.Bucket, c.AccessKey, c.SecretKey, c.Attempts = test.endpoint, "bucket", "a", "s", 1
+			s := open(t, c, stateDir(t))
+			first := fmt.Sprint(s.Put(t.Context(), blobtest.Upload("new", []byte("content"))))
+			second := fmt.Sprint(s.Put(t.Context(), blobtest.Upload("new", []byte("content"))))
+			if first != second || !strings.HasPrefix(first, test.want) {
+				t.Errorf("first %q, then %q, want %q", first, second, test.want)
+			}
+		})
 	}
 }
 
