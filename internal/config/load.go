@@ -55,10 +55,10 @@ func Load(src Source) (*Loaded, error) {
 		return nil, err
 	}
 	if err := root.Decode(&l.Config); err != nil {
-		return nil, record.Errorf(record.Invalid, "%s: %w", src.File, err)
+		return nil, decodeError(src.File, err)
 	}
 	if err := l.decodeSources(root); err != nil {
-		return nil, record.Errorf(record.Invalid, "%s: %w", src.File, err)
+		return nil, decodeError(src.File, err)
 	}
 	if err := l.Config.resolve(w.secrets); err != nil {
 		return nil, inFile(src.File, err)
@@ -67,6 +67,20 @@ func Load(src Source) (*Loaded, error) {
 		return nil, inFile(src.File, err)
 	}
 	return l, nil
+}
+
+// decodeError puts what the YAML package finds into the form of leat's own errors: file:line: what.
+func decodeError(file string, err error) error {
+	t, ok := errors.AsType[*yaml.TypeError](err)
+	if !ok {
+		return record.Errorf(record.Invalid, "%s: %w", file, err)
+	}
+	lines := make([]string, 0, len(t.Errors))
+	for _, e := range t.Errors {
+		lines = append(lines, file+":"+strings.TrimPrefix(e, "line "))
+	}
+	return record.Errorf(record.Invalid, "%s", strings.Join(lines, "\n")).
+		WithHint("write each key once; leat config show prints every key with its default")
 }
 
 // decodeSources reads the external brokers again, each over the defaults of one, and switches the embedded broker off
