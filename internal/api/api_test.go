@@ -298,6 +298,25 @@ func TestQueryStreamsRowsAndProgress(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
+func TestWarningsOfAPlainAnswerAreInItsTrailer(t *testing.T) {
+	_, addr := serve(t, api.Node{Query: fakeQuery(func(_ context.Context, _ api.QueryRequest, out io.Writer, p func(api.QueryProgress)) error {
+		_, err := io.WriteString(out, "n\r\n1\r\n")
+		p(api.QueryProgress{Warning: "one"})
+		p(api.QueryProgress{Warning: "two"})
+		return err
+	})}, nil)
+	resp, err := http.Post("http://"+addr+"/api/v1/query", "application/json", strings.NewReader(`{"sql":"x","format":"csv"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer http.DefaultClient.CloseIdleConnections()
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if got := resp.Trailer["Leat-Warning"]; err != nil || string(body) != "n\r\n1\r\n" || len(got) != 2 || got[1] != "two" {
+		t.Errorf("%q, %v, warnings %q", body, err, got)
+	}
+}
+
 func TestAClientThatGoesAwayCancelsItsQuery(t *testing.T) {
 	started, ended := make(chan struct{}), make(chan error, 1)
 	dir, _ := serve(t, api.Node{Query: fakeQuery(func(ctx context.Context, _ api.QueryRequest, _ io.Writer, _ func(api.QueryProgress)) error {

@@ -216,7 +216,11 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", contentType(q.Format))
 	out := &deadlineWriter{w: w, ctl: ctl, per: s.cfg.WriteTimeout}
-	err = s.node.Query.Query(ctx, q, out, func(QueryProgress) {})
+	err = s.node.Query.Query(ctx, q, out, func(p QueryProgress) {
+		if p.Warning != "" { // known only after the rows
+			w.Header().Add(http.TrailerPrefix+"Leat-Warning", p.Warning)
+		}
+	})
 	switch {
 	case err != nil && out.n == 0:
 		writeError(w, err)

@@ -106,39 +106,55 @@ func (c *cache) stats() (fetched, bytes, hits, held int64) {
 	return c.fetched, c.fetchB, c.hits, c.bytes
 }
 
-// link puts links to all objects where they are wanted, fetching what is not there, and returns how many it fetched.
-// done is told how many are in place; it is called from this goroutine's children, one at a time.
-func (c *cache) link(ctx context.Context, objects []wanted, done func(int)) (fetched int, err error) {
+// link puts links to all objects where they are wanted, fetching what is not there. It returns how many it fetched, and
+// the files that the store has no more. done is told how many are settled; it is called from this goroutine's children,
+// one at a time.
+func (c *cache) link(ctx context.Context, objects []wanted, done func(int)) (fetched int, gone []lake.File, err error) {
 	var need int64
 	for _, o := range objects {
 		need += o.file.Size
 	}
 	if need > c.cfg.CacheBytes {
-		return 0, record.Errorf(record.Unavailable, "query needs %d objects of %d bytes from the store, the cache holds %d",
+		return 0, nil, record.Errorf(record.Unavailable, "query needs %d objects of %d bytes from the store, the cache holds %d",
 			len(objects), need, c.cfg.CacheBytes).
 			WithHint("narrow it by year, month, day or ts, or raise sql.cache_bytes")
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(c.cfg.Fetches)
-	var mu sync.Mutex // guards placed and fetched, serialises done
-	placed := 0
+	var mu sync.Mutex // guards settled, fetched and gone, serialises done
+	settled := 0
 	for _, o := range objects {
 		group.Go(func() error {
 			loaded, err := c.place(ctx, o)
-			if err != nil {
+			missing := err != nil && record.KindOf(err) == record.NotFound && c.gone(ctx, o.file.Key)
+			if err != nil && !missing {
 				return fmt.Errorf("fetch %s: %w", o.file.Key, err)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			placed++
-			if loaded {
+			settled++
+			switch {
+			case missing:
+				gone = append(gone, o.file)
+			case loaded:
 				fetched++
 			}
-			done(placed)
+			done(settled)
 			return nil
 		})
 	}
-	return fetched, group.Wait()
+	err = group.Wait()
+	return fetched, gone, err
+}
+
+// gone reports whether the store is there, and has no such key: a missing bucket is another matter.
+func (c *cache) gone(ctx context.Context, key string) bool {
+	for o, err := range c.store.List(ctx, key) {
+		if err != nil || o.Key == key {
+			return false
+		}
+	}
+	return true
 }
 
 // place links one object, fetching it when needed.

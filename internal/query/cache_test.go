@@ -251,3 +251,43 @@ func TestMissingObject(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// People and lifecycle rules delete old files of a lake: the rest can be asked all the same, and the answer says so.
+func TestFilesDeletedFromTheStoreAreLeftOutAndReported(t *testing.T) {
+	for name, opts := range map[string][]func(*nodeOptions){
+		"a directory": nil,
+		"a remote store": {func(o *nodeOptions) {
+			o.store = func(n *node) blob.Store { return n.store }
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, opts...)
+			id, other := n.table("samples", lake.Portable), n.table("others", lake.Portable)
+			for day := range 3 {
+				n.put(id, noon.AddDate(0, 0, day), "t", number(float64(day+1)))
+				n.upload(n.export(id))
+			}
+			n.put(other, noon, "t", "7")
+			n.upload(n.export(other))
+			for _, table := range must(n.cat.View())(t).Tables {
+				if err := n.store.Delete(t.Context(), table.Files[0].Key); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out, sum, err := n.ask("SELECT count(*) AS n, sum(value) AS s FROM samples")
+			if err != nil || out != "n,s\n2,5\n" || sum.Files != 2 || len(sum.Warnings) != 1 ||
+				!strings.Contains(sum.Warnings[0], "day=01") {
+				t.Errorf("%q, %d files, %v, warnings %q", out, sum.Files, err, sum.Warnings)
+			}
+			out, sum, err = n.ask("SELECT (SELECT count(*) FROM samples) AS a, (SELECT count(*) FROM others) AS b")
+			if err != nil || out != "a,b\n2,0\n" || len(sum.Warnings) != 1 {
+				t.Errorf("a table without any file: %q, %v, warnings %q", out, err, sum.Warnings)
+			}
+			// A store of which nothing is left is more likely one that is not mounted.
+			_, _, err = n.ask("SELECT count(*) FROM others")
+			if record.KindOf(err) != record.NotFound || !strings.Contains(err.Error(), "others/year=2026") {
+				t.Errorf("nothing is left: %v", err)
+			}
+		})
+	}
+}

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/leat-io/leat/internal/lake"
@@ -167,6 +170,7 @@ func (r *run) request(view lake.View) wire.Request {
 // fill links the files the plan asks for.
 func (r *run) fill(ctx context.Context, view lake.View, plan wire.Plan, snap *snapshot) error {
 	var remote []wanted
+	var gone []lake.File
 	for _, tp := range plan.Tables {
 		for _, t := range view.Tables {
 			if t.Table != tp.Name {
@@ -178,29 +182,65 @@ func (r *run) fill(ctx context.Context, view lake.View, plan wire.Plan, snap *sn
 				}
 				r.sum.Files++
 				done, err := r.linkLocal(snap, f)
-				if err != nil {
+				switch {
+				case errors.Is(err, errGone):
+					gone = append(gone, f.File)
+				case err != nil:
 					return err
+				case !done:
+					remote = append(remote, wanted{f.File, snap.place(f.File)})
 				}
-				if done {
-					continue
-				}
-				place, err := snap.reserve(f.File)
-				if err != nil {
-					return err
-				}
-				remote = append(remote, wanted{f.File, place})
 			}
 		}
 	}
-	if len(remote) == 0 {
-		return nil
+	if len(remote) > 0 {
+		missing, err := r.fetch(ctx, snap, remote)
+		if err != nil {
+			return err
+		}
+		gone = append(gone, missing...)
 	}
-	fetched, err := r.cache.link(ctx, remote, func(done int) {
+	return r.leaveOut(gone)
+}
+
+// fetch links files that only the remote store has, and returns those that it has no more.
+func (r *run) fetch(ctx context.Context, snap *snapshot, remote []wanted) (gone []lake.File, err error) {
+	for _, w := range remote {
+		if err := snap.ensure(path.Dir(w.to)); err != nil {
+			return nil, err
+		}
+	}
+	fetched, gone, err := r.cache.link(ctx, remote, func(done int) {
 		r.progress(Progress{Stage: "fetching", Percent: 100 * float64(done) / float64(len(remote))})
 	})
 	r.sum.Fetched += fetched
-	return err
+	for _, w := range remote {
+		if !slices.ContainsFunc(gone, func(f lake.File) bool { return f.Key == w.file.Key }) {
+			snap.tables[w.file.Table] = true
+		}
+	}
+	return gone, err
 }
+
+// leaveOut reports files that somebody deleted from the store: leat itself never does. When nothing at all is left, the
+// store is more likely not mounted, or another one.
+func (r *run) leaveOut(gone []lake.File) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	slices.SortFunc(gone, func(a, b lake.File) int { return strings.Compare(a.Key, b.Key) })
+	if len(gone) == r.sum.Files {
+		return record.Errorf(record.NotFound, "none of the %d files that the query needs is in the store any more: the first is %s",
+			len(gone), gone[0].Key).WithHint("see whether the lake's directory is mounted, or the bucket the right one")
+	}
+	r.sum.Warnings = append(r.sum.Warnings, fmt.Sprintf("%d of %d files are no longer in the store and their rows not in the answer: the first is %s",
+		len(gone), r.sum.Files, gone[0].Key))
+	r.sum.Files -= len(gone)
+	return nil
+}
+
+// errGone says that a file was deleted from the store.
+var errGone = errors.New("no longer in the store")
 
 // linkLocal links a file that lies on this disk. done is false when only the remote store has it.
 //
@@ -219,10 +259,13 @@ func (r *run) linkLocal(snap *snapshot, f lake.TableFile) (done bool, err error)
 			return err == nil, err
 		}
 	}
-	if r.cache == nil {
-		return false, fmt.Errorf("link %s: %w", f.Key, errStale)
+	switch {
+	case r.cache != nil:
+		return false, nil
+	case f.Place == lake.Store:
+		return false, errGone
 	}
-	return false, nil
+	return false, fmt.Errorf("link %s: %w", f.Key, errStale)
 }
 
 // receive copies the answer until it is complete.

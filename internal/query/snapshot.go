@@ -77,13 +77,6 @@ func (s *snapshot) linkAs(name string, f lake.File, place string) error {
 	return nil
 }
 
-// reserve makes the directory for f and returns its place, for whoever links it there.
-func (s *snapshot) reserve(f lake.File) (place string, err error) {
-	place = s.place(f)
-	s.tables[f.Table] = true
-	return place, s.ensure(path.Dir(place))
-}
-
 func (s *snapshot) ensure(dir string) error {
 	if s.made[dir] {
 		return nil
