@@ -8,7 +8,8 @@
 //   - A message is acknowledged when it is durable in the stream of every rule that matches it. What matches no rule
 //     is acknowledged at once and counted.
 //   - The messages of one Accept keep their order in each stream, and so do those of Accepts that follow each other.
-//   - A message that cannot be appended to one of its streams fails the batch: the sender sends it again, and streams
+//   - A message that cannot be appended to one of its streams fails the batch, and the sender sends it again. What can be
+//     foreseen (a message too large, a stream at its limit) fails it before anything is appended; otherwise streams
 //     that had it already have it twice. At least once, as MQTT has it.
 //   - Memory is bounded: what is known of topics is forgotten at 65,536 topics or 8 MiB of names, and learned anew.
 //

@@ -16,7 +16,7 @@ import (
 // Options are the surroundings of a Router.
 type Options struct {
 	Appender stream.Appender
-	Admin    stream.Admin // ensures the streams of the rules
+	Admin    stream.Admin // ensures the streams of the rules, and tells how full they are
 	Log      *slog.Logger
 	Sources  []Source // those that may be silent too long
 	// CheckInterval is how often Run looks for silent sources; default a quarter of the shortest timeout, at most 10 s.
@@ -27,6 +27,7 @@ type Options struct {
 type Router struct {
 	log      *slog.Logger
 	append   stream.Appender
+	admin    stream.Admin
 	routes   []*route
 	start    time.Time
 	interval time.Duration
@@ -39,7 +40,7 @@ type Router struct {
 	sources  map[string]*source
 	inflight sync.WaitGroup // batches not yet done; grows only under mu while not closed
 
-	unmatched, tooLarge, failed atomic.Int64
+	unmatched, tooLarge, full, failed atomic.Int64
 }
 
 // route is a rule with its stream.
@@ -56,7 +57,7 @@ type route struct {
 // configuration must be valid.
 func Open(ctx context.Context, c Config, o Options) (*Router, error) {
 	c = c.Resolved()
-	r := &Router{log: o.Log, append: o.Appender, start: time.Now(), interval: o.CheckInterval, sources: map[string]*source{}}
+	r := &Router{log: o.Log, append: o.Appender, admin: o.Admin, start: time.Now(), interval: o.CheckInterval, sources: map[string]*source{}}
 	for i, rule := range c.Rules {
 		info, err := stream.Ensure(ctx, o.Admin, rule.Stream(), rule.Policy())
 		if err != nil {
@@ -108,9 +109,9 @@ func (r *Router) Close() error {
 }
 
 // Accept takes a batch over. done runs exactly once: with nil when all of it is durable in every matching stream, or
-// with the first error; it must not block. It may run before Accept returns. A batch that contains a message too large
-// is refused whole, before any of it is appended. Accept blocks only for admission, until ctx ends; slices and strings
-// of the batch may be reused when it has returned.
+// with the first error; it must not block. It may run before Accept returns. A batch that contains a message too large,
+// or one for a stream at its limit, is refused whole, before any of it is appended. Accept blocks only for admission,
+// until ctx ends; slices and strings of the batch may be reused when it has returned.
 func (r *Router) Accept(ctx context.Context, messages []Message, done func(error)) {
 	if err := r.admit(messages); err != nil {
 		r.failed.Add(int64(len(messages)))
@@ -122,12 +123,45 @@ func (r *Router) Accept(ctx context.Context, messages []Message, done func(error
 	b := r.batches.Get().(*batch)
 	b.router, b.done = r, done
 	b.left.Store(1) // held until everything is appended
-	for _, i := range w.used {
-		r.appendGroup(ctx, r.routes[i], &w.groups[i], b)
+	err := r.room(messages, w)
+	if err == nil {
+		for _, i := range w.used {
+			r.appendGroup(ctx, r.routes[i], &w.groups[i], b)
+		}
 	}
 	w.reset()
 	r.works.Put(w)
-	b.release(nil)
+	b.release(err)
+}
+
+// room refuses, before anything is appended, a batch of which a stream at its limit would refuse a part: the sender
+// repeats the whole, and the other streams would get it once with each repetition. QoS 0 is not repeated, so that the
+// streams with room shall have it. A limit that is reached between this look and the append still shows there.
+func (r *Router) room(messages []Message, w *work) error {
+	if len(w.used) < 2 || !slices.ContainsFunc(messages, func(m Message) bool { return m.QoS > 0 }) {
+		return nil
+	}
+	for _, i := range w.used {
+		rt, g := r.routes[i], &w.groups[i]
+		if rt.rule.MaxBytes == 0 || rt.rule.Policy().OnFull != stream.Reject {
+			continue
+		}
+		info, err := r.admin.Lookup(rt.rule.Stream())
+		if err == nil {
+			size := info.Bounds.Bytes
+			for j := range g.records {
+				size += int64(g.records[j].Size())
+			}
+			if size <= rt.rule.MaxBytes {
+				continue
+			}
+			err = record.Errorf(record.Full, "it holds its limit of %d bytes", rt.rule.MaxBytes)
+		}
+		r.full.Add(1)
+		rt.failed.Add(int64(len(g.records)))
+		return fmt.Errorf("append to %s: %w", rt.rule.Stream(), err)
+	}
+	return nil
 }
 
 // admit counts the batch in, or says why not.

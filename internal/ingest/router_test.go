@@ -525,3 +525,42 @@ func BenchmarkAccept(b *testing.B) {
 		})
 	}
 }
+
+// A sender repeats what was refused: what a full stream refuses must not fill the others with repetitions.
+func TestWhatAFullStreamRefusesReachesNoOtherStream(t *testing.T) {
+	e := engine(t)
+	r := open(t, config(
+		ingest.Rule{Name: "all", Topics: []string{"#"}},
+		ingest.Rule{Name: "small", Topics: []string{"b/#"}, MaxBytes: 1 << 20},
+		ingest.Rule{Name: "round", Topics: []string{"b/#"}, MaxBytes: 1 << 20, OnFull: "drop_oldest"},
+	), e, ingest.Options{})
+	big := ingest.Message{Topic: "b/1", Payload: make([]byte, 400<<10), QoS: 1}
+	for range 2 {
+		if err := accept(t.Context(), r, []ingest.Message{big}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5 {
+		batch := []ingest.Message{{Topic: "a", QoS: 1}, big}
+		if err := accept(t.Context(), r, batch); record.KindOf(err) != record.Full {
+			t.Fatalf("error %v, want full", err)
+		}
+	}
+	if got := len(contents(t, e, "ingest/all")); got != 2 {
+		t.Errorf("the other stream has %d records, want the 2 that were acknowledged", got)
+	}
+	// Nobody repeats QoS 0: the streams with room take it.
+	big.QoS = 0
+	if err := accept(t.Context(), r, []ingest.Message{big}); record.KindOf(err) != record.Full {
+		t.Errorf("error %v, want full", err)
+	}
+	if got := len(contents(t, e, "ingest/all")); got != 3 {
+		t.Errorf("the other stream has %d records, want 3", got)
+	}
+	if err := accept(t.Context(), r, []ingest.Message{{Topic: "a", QoS: 1}}); err != nil {
+		t.Errorf("a message that the full stream does not get: %v", err)
+	}
+	if st := r.Stats(); st.Rules[1].Failed != 6 || st.Full != 5 {
+		t.Errorf("stats %+v", st.Rules)
+	}
+}

@@ -174,6 +174,7 @@ func (r *Router) Degraded() []string {
 type Stats struct {
 	Unmatched int64 // messages that no rule wants: acknowledged, brokered, not kept
 	TooLarge  int64 // batches refused for a message too large
+	Full      int64 // batches refused, before any append, because one of several streams was at its limit
 	Failed    int64 // messages of batches refused before any append: too large, or after Close
 	Rules     []RuleStats
 	Sources   []SourceStats
@@ -199,7 +200,7 @@ type SourceStats struct {
 
 // Stats returns a snapshot.
 func (r *Router) Stats() Stats {
-	st := Stats{Unmatched: r.unmatched.Load(), TooLarge: r.tooLarge.Load(), Failed: r.failed.Load()}
+	st := Stats{Unmatched: r.unmatched.Load(), TooLarge: r.tooLarge.Load(), Full: r.full.Load(), Failed: r.failed.Load()}
 	for _, rt := range r.routes {
 		st.Rules = append(st.Rules, RuleStats{
 			Rule: rt.rule.Name, Stream: string(rt.rule.Stream()), Table: rt.rule.Table,

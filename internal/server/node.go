@@ -81,7 +81,7 @@ func (s *Server) degraded() []api.Degraded {
 	if err := s.unrestored.Load(); err != nil {
 		list = append(list, api.Degraded{What: "catalog", Why: "queries miss files that are in the store: " + withHint(*err)})
 	}
-	var rejected int64
+	rejected := s.router.Stats().Full
 	for _, l := range s.streams.Stats() {
 		if l.DamagedRanges > 0 {
 			list = append(list, api.Degraded{What: "log", Why: "stored bytes no longer read; see leat log verify"})
