@@ -69,13 +69,6 @@ func Open(ctx context.Context, c Config, o Options) (*Router, error) {
 		}
 		r.routes = append(r.routes, rt)
 	}
-	for _, info := range o.Admin.List(StreamPrefix) {
-		if !slices.ContainsFunc(r.routes, func(rt *route) bool { return rt.id == info.ID }) {
-			r.log.Warn("stream of an ingest rule that is no longer configured",
-				"stream", string(info.Name), "records", int64(info.Bounds.Next-info.Bounds.First), "bytes", info.Bounds.Bytes,
-				"hint", "its records stay until they are exported: configure the rule again, or delete the stream")
-		}
-	}
 	for _, s := range o.Sources {
 		r.sources[s.Name] = r.newSource(s)
 	}

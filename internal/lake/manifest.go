@@ -154,11 +154,15 @@ func (c *Catalog) Complete() (bool, error) {
 	return v != 0, nil
 }
 
-// SetComplete records, durably, that every manifest of the store was restored.
-func (c *Catalog) SetComplete() error {
-	err := c.db.Update(func(tx *meta.Tx) error { return bucketState.Put(tx, "complete", 1) })
+// SetComplete records, durably, that every manifest of the store was restored, or that some may have to be.
+func (c *Catalog) SetComplete(complete bool) error {
+	var v uint64
+	if complete {
+		v = 1
+	}
+	err := c.db.Update(func(tx *meta.Tx) error { return bucketState.Put(tx, "complete", v) })
 	if err != nil {
-		return fmt.Errorf("mark catalog as complete: %w", err)
+		return fmt.Errorf("mark catalog as complete or not: %w", err)
 	}
 	return nil
 }

@@ -37,7 +37,11 @@ func (s *Server) openExports(context.Context) error {
 	}
 	s.exports = export.New(cfg, s.streams, s.clock, s.spool.Bytes, s.log.With("part", "export"))
 	for _, rule := range s.cfg.Ingest.Resolved().Rules {
-		f, err := s.newFeed(rule)
+		id, ok := s.router.Stream(rule.Name)
+		if !ok {
+			return record.Errorf(record.Internal, "ingest rule %s has no stream", rule.Name)
+		}
+		f, err := s.newFeed(rule, id)
 		if err != nil {
 			return fmt.Errorf("ingest rule %s: %w", rule.Name, err)
 		}
@@ -46,6 +50,9 @@ func (s *Server) openExports(context.Context) error {
 			return fmt.Errorf("ingest rule %s: %w", rule.Name, err)
 		}
 	}
+	if err := s.openRetired(); err != nil {
+		return err
+	}
 	known := make([]record.StreamID, 0, len(s.feeds))
 	for _, info := range s.streams.List("") {
 		known = append(known, info.ID)
@@ -53,12 +60,8 @@ func (s *Server) openExports(context.Context) error {
 	return s.spool.Sweep(known)
 }
 
-func (s *Server) newFeed(rule ingest.Rule) (feed, error) {
-	f := feed{rule: rule, table: lake.TableSpec{Name: rule.Table}}
-	var ok bool
-	if f.id, ok = s.router.Stream(rule.Name); !ok {
-		return f, record.Errorf(record.Internal, "has no stream")
-	}
+func (s *Server) newFeed(rule ingest.Rule, id record.StreamID) (feed, error) {
+	f := feed{rule: rule, id: id, table: lake.TableSpec{Name: rule.Table}}
 	if err := f.table.Layout.UnmarshalText([]byte(rule.Layout)); err != nil {
 		return f, fmt.Errorf("layout: %w", err)
 	}

@@ -61,7 +61,7 @@ func (s *Server) restoreOnce(ctx context.Context) (files int, err error) {
 		}
 		files += len(m.Files)
 	}
-	return files, s.catalog.SetComplete()
+	return files, s.catalog.SetComplete(true)
 }
 
 // maxManifest is far above what a step's manifest can have: a damaged store must not fill the memory.

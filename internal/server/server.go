@@ -77,6 +77,7 @@ type Server struct {
 	budget  budget
 	clock   *clock.System
 	streams *segment.Log
+	rules   *meta.DB // the ingest rules of the last start, see retired.go
 	catalog *lake.Catalog
 	spool   *export.Spool
 	store   blob.Store
@@ -180,6 +181,12 @@ func (s *Server) openLake(ctx context.Context) error {
 	}
 	s.closeLater(db.Close)
 	s.catalog = lake.NewCatalog(db, s.log.With("part", "lake"))
+	s.rules = db
+	if db.Damage() != nil { // what still read of it was kept: that may look complete
+		if err := s.catalog.SetComplete(false); err != nil {
+			return err
+		}
+	}
 	complete, err := s.catalog.Complete()
 	if err != nil {
 		return err

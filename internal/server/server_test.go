@@ -19,6 +19,7 @@ import (
 
 	"github.com/leat-io/leat/internal/api"
 	"github.com/leat-io/leat/internal/config"
+	"github.com/leat-io/leat/internal/ingest"
 	"github.com/leat-io/leat/internal/record"
 	"github.com/leat-io/leat/internal/server"
 	"github.com/leat-io/leat/internal/sim"
@@ -316,6 +317,57 @@ func TestABacklogLeavesBeforeItFillsTheLog(t *testing.T) {
 	})
 	if err != nil || res.Acked.Len() != messages {
 		t.Fatalf("%d messages acknowledged, %v", res.Acked.Len(), err)
+	}
+}
+
+func TestWhatARemovedRuleHasLeftIsAskedForAndExported(t *testing.T) {
+	dir := t.TempDir()
+	n := start(t, server.Options{Config: settings(t, dir, nil)}) // the rule "default"
+	load(t, n, 0, 100)
+	n.end(t)
+
+	cfg := settings(t, dir, nil)
+	cfg.Ingest.Rules = []ingest.Rule{{Name: "other", Topics: []string{"other/#"}, Table: "other"}}
+	n = start(t, server.Options{Config: cfg})
+	load(t, n, 100, 10) // no rule wants these any more
+	if err := n.client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	files, err := n.client.Files(t.Context(), "samples")
+	if err != nil || len(files) != 1 || files[0].Rows != 300 || files[0].Place != "store" {
+		t.Errorf("files %+v, %v; want the 300 rows of before", files, err)
+	}
+	if !strings.Contains(n.log.String(), "still exported") {
+		t.Errorf("not a word about it in\n%s", n.log)
+	}
+	n.end(t)
+
+	n = start(t, server.Options{Config: cfg}) // now there is nothing left to speak of
+	if strings.Contains(n.log.String(), "no longer configured") {
+		t.Errorf("an empty stream is worth no line:\n%s", n.log)
+	}
+}
+
+func TestWhatARemovedRuleHasLeftStaysWhenItsTableIsAnotherOne(t *testing.T) {
+	dir := t.TempDir()
+	n := start(t, server.Options{Config: settings(t, dir, nil)})
+	load(t, n, 0, 100)
+	n.end(t)
+
+	cfg := settings(t, dir, nil)
+	cfg.Ingest.Rules = []ingest.Rule{{Name: "other", Topics: []string{"other/#"}, Table: "other"}}
+	cfg.Store.TablePrefix = false // all keys belong to one table
+	n = start(t, server.Options{Config: cfg})
+	if got := n.log.String(); !strings.Contains(got, "no longer configured") || !strings.Contains(got, "records=100") {
+		t.Errorf("no warning in\n%s", got)
+	}
+	n.end(t)
+	n = start(t, server.Options{Config: settings(t, dir, nil)})
+	if err := n.client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := n.client.Files(t.Context(), "samples"); err != nil || len(files) != 1 || files[0].Rows != 300 {
+		t.Errorf("files %+v, %v", files, err)
 	}
 }
 

@@ -32,10 +32,24 @@ func (s *Server) openStore(ctx context.Context) (store blob.Store, dir string, e
 		return nil, "", pathError("store.dir", path, err)
 	}
 	s.closeLater(f.Close)
-	if rel, err := filepath.Rel(s.data.Path(), path); err == nil && filepath.IsLocal(rel) {
-		return f, rel, nil
+	dir, err = below(s.data.Path(), path)
+	return f, dir, err
+}
+
+// below is where path lies below base, symbolic links followed; "" when it lies elsewhere: a link that leads out of the
+// data directory is not followed from within (see vfs).
+func below(base, path string) (string, error) {
+	base, err := filepath.EvalSymlinks(base)
+	if err != nil {
+		return "", err
 	}
-	return f, "", nil
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return "", err
+	}
+	if rel, err := filepath.Rel(base, path); err == nil && filepath.IsLocal(rel) {
+		return filepath.ToSlash(rel), nil
+	}
+	return "", nil
 }
 
 func (s *Server) openBucket(ctx context.Context) (blob.Store, string, error) {
