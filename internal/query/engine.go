@@ -46,7 +46,9 @@ type Options struct {
 	Pattern string
 	// Tail gives the rows still in streams; nil hides them.
 	Tail Tail
-	Log  *slog.Logger
+	// MinFree is how many bytes of the disk stay free: below it, queries that write on it are ended.
+	MinFree int64
+	Log     *slog.Logger
 }
 
 // Engine runs queries. It is safe for concurrent use.

@@ -263,6 +263,21 @@ func TestDeadlineCancelAndQueue(t *testing.T) {
 	}
 }
 
+// What a query writes must not take the room that the log needs to go on.
+func TestAQueryThatFillsTheDiskIsEnded(t *testing.T) {
+	n := newNode(t, func(o *nodeOptions) { o.minFree = 1 << 60 })
+	if got := n.csv("SELECT count(*) AS n FROM range(1000)"); got != "n\n1000\n" {
+		t.Errorf("one that writes nothing: %q", got)
+	}
+	_, _, err := n.askAs(query.Request{SQL: "SELECT random() AS r FROM range(1000000000)", Format: result.FormatParquet})
+	if record.KindOf(err) != record.Full || !strings.Contains(record.HintOf(err), "disk.min_free") {
+		t.Errorf("one that writes: %v, hint %q", err, record.HintOf(err))
+	}
+	if left := n.leftovers(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 func TestWithoutWorkerTheErrorSaysWhatToInstall(t *testing.T) {
 	n := newNode(t, func(o *nodeOptions) { o.noSQL = true })
 	t.Setenv("PATH", t.TempDir())

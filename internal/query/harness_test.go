@@ -51,6 +51,7 @@ type nodeOptions struct {
 	pattern string
 	store   func(*node) blob.Store // a remote store, seen through the cache
 	noSQL   bool
+	minFree int64
 }
 
 func worker(t testing.TB) string {
@@ -78,7 +79,7 @@ func newNode(t testing.TB, opts ...func(*nodeOptions)) *node {
 	n.log = memory.Open(memory.Options{})
 	qo := query.Options{
 		Config: query.DefaultConfig(), Data: n.data, Spool: "spool", Lake: "lake", Catalog: n.cat, Pattern: n.cfg.Pattern,
-		Tail: n, Log: slog.New(slog.DiscardHandler),
+		Tail: n, Log: slog.New(slog.DiscardHandler), MinFree: o.minFree,
 	}
 	if !o.noSQL {
 		qo.Config.Binary = worker(t)

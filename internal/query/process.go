@@ -29,15 +29,17 @@ type process struct {
 	killed func()
 
 	overMemory atomic.Bool // it was killed for its memory
+	overDisk   atomic.Bool // it was killed for what it wrote
 	done       bool        // an answer or a failure came to its end
 	stop       func()      // ends what watches the process
 }
 
-// watchEvery is how often the memory of a worker is looked at.
+// watchEvery is how often the memory of a worker, and the room on the disk, are looked at.
 const watchEvery = 100 * time.Millisecond
 
 // startProcess starts a worker confined to the snapshot. It is killed when ctx ends; the caller must call finish.
-func startProcess(ctx context.Context, binary string, snap *snapshot, cfg Config, killed func()) (*process, error) {
+func startProcess(ctx context.Context, binary string, snap *snapshot, opt Options, killed func()) (*process, error) {
+	cfg := opt.Config
 	read, scratch, err := snap.paths()
 	if err != nil {
 		return nil, err
@@ -62,7 +64,7 @@ func startProcess(ctx context.Context, binary string, snap *snapshot, cfg Config
 		return nil, record.Errorf(record.Unavailable, "start %s: %w", binary, errors.Join(err, out.Close())).
 			WithHint("check the program that sql.binary names")
 	}
-	p.watch(ctx, cfg.MemoryBytes+cfg.HeadroomBytes)
+	p.watch(ctx, cfg.MemoryBytes+cfg.HeadroomBytes, func() bool { return snap.crowds(opt.MinFree) })
 	return p, nil
 }
 
@@ -81,8 +83,8 @@ func arguments(cfg Config, snapshot, scratch string) []string {
 	return args
 }
 
-// watch kills the worker when ctx ends or it holds more memory than it may, until stop.
-func (p *process) watch(ctx context.Context, memory int64) {
+// watch kills the worker when ctx ends, it holds more memory than it may, or it crowds the disk, until stop.
+func (p *process) watch(ctx context.Context, memory int64, crowds func() bool) {
 	unhook := context.AfterFunc(ctx, p.kill)
 	quit := make(chan struct{})
 	var wg sync.WaitGroup
@@ -96,6 +98,10 @@ func (p *process) watch(ctx context.Context, memory int64) {
 			case <-tick.C:
 				if residentBytes(p.cmd.Process.Pid) > memory {
 					p.overMemory.Store(true)
+					p.kill()
+				}
+				if crowds() {
+					p.overDisk.Store(true)
 					p.kill()
 				}
 			}
@@ -127,8 +133,12 @@ func (p *process) finish(err error) error {
 	}
 	werr := p.cmd.Wait()
 	_ = p.frames.Close()
-	if p.overMemory.Load() {
+	switch {
+	case p.overMemory.Load():
 		return tooMuchMemory()
+	case p.overDisk.Load():
+		return record.Errorf(record.Full, "query needs more room on the disk than there is and was ended").
+			WithHint("narrow it by year, month, day or ts, or make room: what disk.min_free says stays free")
 	}
 	if ended, ok := errors.AsType[*endedError](err); ok {
 		return p.post(ended, werr)

@@ -124,7 +124,7 @@ func (r *run) refresh(view *lake.View) error {
 // converse starts a worker and goes through the protocol with it.
 func (r *run) converse(ctx context.Context, view lake.View, snap *snapshot) (err error) {
 	r.progress(Progress{Stage: "planning", Percent: -1})
-	p, err := startProcess(ctx, r.binary, snap, r.cfg, func() { r.stats.killed.Add(1) })
+	p, err := startProcess(ctx, r.binary, snap, r.opt, func() { r.stats.killed.Add(1) })
 	if err != nil {
 		return err
 	}

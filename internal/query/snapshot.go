@@ -44,6 +44,30 @@ func (s *snapshot) paths() (snap, scratch string, err error) {
 	return filepath.Join(base, "snapshot"), filepath.Join(base, "scratch"), err
 }
 
+// crowds reports whether less than minFree bytes of the disk are free while the worker has written some of them.
+func (s *snapshot) crowds(minFree int64) bool {
+	if minFree <= 0 {
+		return false
+	}
+	space, err := s.data.Space()
+	return err == nil && space.Free < minFree && s.written(s.base+"/scratch")
+}
+
+// written reports whether a file below dir has a byte.
+func (s *snapshot) written(dir string) bool {
+	entries, err := s.data.ReadDir(dir)
+	if err != nil { // it comes and goes as the worker likes
+		return false
+	}
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		if e.IsDir() {
+			return s.written(dir + "/" + e.Name())
+		}
+		info, err := e.Info()
+		return err == nil && info.Size() > 0
+	})
+}
+
 func (s *snapshot) filled() []string { return slices.Sorted(maps.Keys(s.tables)) }
 
 // place is the name of a file in the snapshot. Base names are unique in a table: they hold node, stream and range.

@@ -234,7 +234,8 @@ func (s *Server) openQueries(context.Context) error {
 	cfg.CacheBytes = min(cfg.CacheBytes, s.budget.Cache)
 	s.queries, err = query.Open(query.Options{
 		Config: cfg, Data: s.data, Spool: "spool", Lake: s.lakeDir, Store: s.store, Catalog: s.catalog,
-		Pattern: s.cfg.Lake.Pattern, Tail: (*tail)(s), Log: s.log.With("part", "query"),
+		Pattern: s.cfg.Lake.Pattern, Tail: (*tail)(s), MinFree: s.budget.MinFree,
+		Log: s.log.With("part", "query"),
 	})
 	if err != nil {
 		return fmt.Errorf("prepare queries: %w", err)
