@@ -57,6 +57,7 @@ func TestErrorsNamePlaceKeyAndRemedy(t *testing.T) {
 		"not YAML":             {"a: b: c\n", []string{"leat.yaml: "}},
 		"tab":                  {"disk:\n\tbudget: 1\n", []string{"leat.yaml: line 2"}},
 		"a list at the top":    {"- a\n", []string{"leat.yaml:1: want keys and values"}},
+		"no network":           {"mqtt: {allow_plain: [10.0.0.0/33]}\n", []string{"leat.yaml:1: mqtt.allow_plain", `"10.0.0.0/33"`}},
 		"a key twice":          {"data_dir: a\nhttp: {}\ndata_dir: b\n", []string{"leat.yaml:3: mapping key", "line 1"}},
 		"two documents":        {"data_dir: a\n---\ndata_dir: b\n", []string{"more than one document"}},
 		"missing variable":     {"store: {s3: {secret_key: \"${env:NOPE}\"}}\n", []string{"store.s3.secret_key", "NOPE is not set"}},

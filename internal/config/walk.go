@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -119,7 +120,7 @@ func (w *walker) unknown(key *yaml.Node, path string, known []field) {
 // scalar expands and converts one value in place.
 func (w *walker) scalar(n *yaml.Node, t reflect.Type, path string) {
 	if isList(t) {
-		w.list(n, path) // one value, or several with commas between them, where a list is wanted
+		w.list(n, t.Elem(), path) // one value, or several with commas between them, where a list is wanted
 		return
 	}
 	if !w.expand(n, path) {
@@ -129,7 +130,9 @@ func (w *walker) scalar(n *yaml.Node, t reflect.Type, path string) {
 	case t == reflect.TypeFor[time.Duration]():
 		d, err := ParseDuration(n.Value)
 		w.replace(n, path, "!!str", d.String(), err)
-	case readsItself(t), t.Kind() == reflect.Interface:
+	case readsItself(t):
+		w.read(n, t, path)
+	case t.Kind() == reflect.Interface:
 	case t.Kind() == reflect.String:
 		n.Tag = "!!str" // a number where text is wanted is text
 	case t.Kind() == reflect.Bool:
@@ -158,12 +161,27 @@ func (w *walker) scalar(n *yaml.Node, t reflect.Type, path string) {
 	}
 }
 
+// read lets a type that reads its own text try: an error found here is told with its place.
+func (w *walker) read(n *yaml.Node, t reflect.Type, path string) {
+	v, ok := reflect.New(t).Interface().(encoding.TextUnmarshaler)
+	if !ok {
+		return
+	}
+	err := v.UnmarshalText([]byte(n.Value))
+	if _, network := v.(*netip.Prefix); network && err != nil {
+		err = fmt.Errorf("%q is no network: want an address and the bits that count, for example 10.0.0.0/24", n.Value)
+	}
+	if err != nil {
+		w.fail(n, path, "%v", err)
+	}
+}
+
 // isList reports whether t is a list of single values.
 func isList(t reflect.Type) bool {
 	return t.Kind() == reflect.Slice && (t.Elem().Kind() == reflect.String || readsItself(t.Elem()))
 }
 
-func (w *walker) list(n *yaml.Node, path string) {
+func (w *walker) list(n *yaml.Node, elem reflect.Type, path string) {
 	if !w.expand(n, path) {
 		return
 	}
@@ -178,6 +196,9 @@ func (w *walker) list(n *yaml.Node, path string) {
 		c := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: p, Line: line}
 		if source != "" {
 			w.sources[c] = source
+		}
+		if readsItself(elem) {
+			w.read(c, elem, path)
 		}
 		n.Content = append(n.Content, c)
 	}

@@ -220,7 +220,10 @@ func (e *Engine) admit(ctx context.Context, progress func(Progress)) (release fu
 		select {
 		case e.slots <- struct{}{}:
 		case <-ctx.Done():
-			err = ctx.Err()
+			if err = ctx.Err(); errors.Is(err, context.DeadlineExceeded) {
+				err = record.Errorf(record.Throttled, "query waited for a free worker until its time was over").
+					WithHint("try again later, allow it more time, or raise sql.workers")
+			}
 		}
 		e.mu.Lock()
 		e.waiting--

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -221,6 +222,12 @@ func TestDeadlineCancelAndQueue(t *testing.T) {
 	}
 	if d := time.Since(began); d > 5*time.Second {
 		t.Errorf("deadline was kept after %s", d)
+	}
+	theirs, giveUp := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer giveUp()
+	_, err = n.engine.Query(theirs, query.Request{SQL: forever}, io.Discard, func(query.Progress) {})
+	if record.KindOf(err) != record.Unavailable || !strings.Contains(err.Error(), "longer than") || record.HintOf(err) == "" {
+		t.Fatalf("the caller's deadline: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	running := make(chan struct{})

@@ -33,6 +33,7 @@ type run struct {
 	out      io.Writer
 	progress func(Progress)
 	sum      Summary
+	fetching bool // the store's answers are waited for
 }
 
 func (r *run) do(ctx context.Context) (Summary, error) {
@@ -66,9 +67,14 @@ func (r *run) explain(ctx context.Context, err error, limit time.Duration) error
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	if errors.Is(context.Cause(ctx), errTimeout) {
-		return record.Errorf(record.Unavailable, "query took longer than %s and was ended", limit).
-			WithHint("narrow it by year, month, day or ts, or raise sql.timeout")
+	// The caller's own deadline is the same thing, seen from further out.
+	if cause := context.Cause(ctx); errors.Is(cause, errTimeout) || errors.Is(cause, context.DeadlineExceeded) {
+		hint := "narrow it by year, month, day or ts, or allow it more time (--timeout, sql.timeout)"
+		if r.fetching {
+			return record.Errorf(record.Unavailable, "query took longer than %s and was ended while it waited for files from the store", limit).
+				WithHint("see whether the store answers (leat health); or %s", hint)
+		}
+		return record.Errorf(record.Unavailable, "query took longer than %s and was ended", limit).WithHint("%s", hint)
 	}
 	return ctx.Err()
 }
@@ -210,9 +216,11 @@ func (r *run) fetch(ctx context.Context, snap *snapshot, remote []wanted) (gone 
 			return nil, err
 		}
 	}
+	r.fetching = true
 	fetched, gone, err := r.cache.link(ctx, remote, func(done int) {
 		r.progress(Progress{Stage: "fetching", Percent: 100 * float64(done) / float64(len(remote))})
 	})
+	r.fetching = err != nil
 	r.sum.Fetched += fetched
 	for _, w := range remote {
 		if !slices.ContainsFunc(gone, func(f lake.File) bool { return f.Key == w.file.Key }) {
