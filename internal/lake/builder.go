@@ -338,9 +338,11 @@ func (b *Builder) Finish() (Result, error) {
 	if len(b.files.done) == 0 && len(b.gaps) == 0 {
 		return b.result, nil
 	}
-	slices.SortFunc(b.files.done, func(x, y File) int {
-		return cmp.Compare(slices.Index(b.files.names, x.Spool), slices.Index(b.files.names, y.Spool))
-	})
+	created := make(map[string]int, len(b.files.names))
+	for i, name := range b.files.names {
+		created[name] = i
+	}
+	slices.SortFunc(b.files.done, func(x, y File) int { return cmp.Compare(created[x.Spool], created[y.Spool]) })
 	manifest, err := b.writeManifest()
 	if err != nil {
 		return Result{}, err
