@@ -9,6 +9,7 @@ import (
 func FuzzCutPublish(f *testing.F) {
 	f.Add([]byte{0x32, 5, 0, 1, 'a', 0, 7, 0x40, 2, 0, 1, 0x34, 5, 0, 1, 'a', 0, 8})
 	f.Add([]byte{0x32, 0x80})
+	f.Add([]byte("0\xee\xee\xee\xee\xee\xee\xee\xee\xee\x01")) // a length beyond any int
 	f.Fuzz(func(t *testing.T, b []byte) {
 		w := window{limit: 1, open: map[uint16]struct{}{}}
 		got := len(w.pass(nil, b))

@@ -46,10 +46,10 @@ func (w *window) acknowledged(id uint16) (next []byte) {
 // cutPublish measures the first packet of p, which the library encoded. counts is true for a PUBLISH of QoS 1 or 2.
 func cutPublish(p []byte) (size int, id uint16, counts bool) {
 	n, used := binary.Uvarint(p[1:])
-	size = 1 + used + int(n)
-	if used <= 0 || size > len(p) {
+	if used <= 0 || n > uint64(len(p)-1-used) {
 		return len(p), 0, false
 	}
+	size = 1 + used + int(n)
 	const publish, qosBits = 0x30, 0x06
 	if p[0]&0xf0 != publish || p[0]&qosBits == 0 {
 		return size, 0, false
