@@ -3,6 +3,7 @@ package lake_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"testing"
 	"time"
@@ -203,4 +204,20 @@ func BenchmarkEncodePortable(b *testing.B) {
 	}
 	b.ReportMetric(float64(rows)*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 	b.ReportMetric(float64(size)/float64(rows), "B/sample")
+}
+
+// Bounds of a long text stand in the file's footer, once each, and nowhere else.
+func TestALongTextIsNotRepeatedInPageHeaders(t *testing.T) {
+	b := newBench(t)
+	text := make([]byte, 64<<10)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range text {
+		text[i] = "0123456789abcdef"[rnd.IntN(16)]
+	}
+	_, res := b.encode(lake.DefaultConfig(), lake.TableSpec{Name: "samples"}, payload.Row{
+		Topic: []byte("t"), Signal: []byte("value"), Value: payload.Value{Kind: payload.Text, S: text},
+	})
+	if size := res.Files[0].Size; size > int64(3*len(text)) {
+		t.Errorf("%d bytes for a text of %d", size, len(text))
+	}
 }

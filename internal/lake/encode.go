@@ -113,6 +113,8 @@ func newForm(t *table, keys []string, cfg Config, codec *codec) *form {
 		parquet.DictionaryMaxBytes(dictionaryLimit),
 		parquet.ColumnPageBuffers(parquet.NewChunkBufferPool(minPage)),
 		parquet.WriteBufferSize(64 << 10),
+		// In page headers bounds stand twice and whole, however long a text is; readers take them from the page index.
+		parquet.DataPageStatistics(false),
 		parquet.CreatedBy("leat", "1", "lake"),
 		parquet.MaxRowsPerRowGroup(math.MaxInt64), // row groups end where buffers are flushed
 	}
