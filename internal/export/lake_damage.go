@@ -90,22 +90,46 @@ func (l *Lake) giveUp(s Step, cause error) (Summary, error) {
 	return Summary{Damaged: 1}, nil
 }
 
-// sendDamage puts, beside the manifest, which files it names in vain. Its key holds a digest of it, because a repeated
-// delivery may find more of them.
+// damageMark is in the keys of notes of damage, between the manifest's name and a digest of the note.
+const damageMark = "-damaged-"
+
+// damageNote tells which files a manifest names in vain.
+type damageNote struct {
+	Version int         `json:"version"`
+	Range   lake.Range  `json:"range"`
+	Damaged []lake.File `json:"damaged"`
+}
+
+// sendDamage puts a note of damage beside the manifest. Its key holds a digest of it, because a repeated delivery may
+// find more of them.
 func (l *Lake) sendDamage(ctx context.Context, manifest lake.File, rng lake.Range, damaged []lake.File) error {
-	text, err := json.MarshalIndent(struct {
-		Version int         `json:"version"`
-		Range   lake.Range  `json:"range"`
-		Damaged []lake.File `json:"damaged"`
-	}{1, rng, damaged}, "", " ")
+	text, err := json.MarshalIndent(damageNote{1, rng, damaged}, "", " ")
 	if err != nil {
 		return fmt.Errorf("encode damage note: %w", err)
 	}
 	digest := sha256.Sum256(text)
-	key := strings.TrimSuffix(manifest.Key, ".json") + "-damaged-" + hex.EncodeToString(digest[:4]) + ".json"
-	return l.o.Store.Put(ctx, blob.Upload{
+	key := strings.TrimSuffix(manifest.Key, ".json") + damageMark + hex.EncodeToString(digest[:4]) + ".json"
+	err = l.o.Store.Put(ctx, blob.Upload{
 		Key: key, Size: int64(len(text)), SHA256: digest, Body: strings.NewReader(string(text)), Resume: resumeName(key, digest),
 	})
+	if err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	return nil
+}
+
+// IsDamageNote tells a note of damage, by its key, from the manifests that it lies beside and sorts before.
+func IsDamageNote(key string) bool {
+	return strings.HasPrefix(key, lake.ManifestPrefix) && strings.Contains(key, damageMark)
+}
+
+// LostFiles returns the files that a note of damage says are not in the store.
+func LostFiles(text []byte) ([]lake.File, error) {
+	var note damageNote
+	if err := json.Unmarshal(text, &note); err != nil {
+		return nil, record.Errorf(record.Corrupt, "decode damage note: %w", err)
+	}
+	return note.Damaged, nil
 }
 
 // damageError marks bytes of the spool that were durable and no longer read.
