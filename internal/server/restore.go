@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"time"
 
+	"github.com/leat-io/leat/internal/export"
 	"github.com/leat-io/leat/internal/lake"
 	"github.com/leat-io/leat/internal/record"
 )
@@ -44,38 +46,53 @@ func (s *Server) restoreCatalog(ctx context.Context, ready func()) error {
 }
 
 func (s *Server) restoreOnce(ctx context.Context) (files int, err error) {
+	lost := map[string]bool{} // keys that manifests name in vain
 	for o, err := range s.store.List(ctx, lake.ManifestPrefix+s.node+"/") {
 		if err != nil {
 			return files, fmt.Errorf("list manifests: %w", err)
 		}
-		m, err := s.readManifest(ctx, o.Key)
+		n, err := s.restoreFrom(ctx, o.Key, lost)
 		if record.KindOf(err) == record.Corrupt {
 			s.log.Error("manifest does not read; its files are missing from the catalog", "key", o.Key, "error", err)
 			continue
 		}
 		if err != nil {
-			return files, fmt.Errorf("read manifest %s: %w", o.Key, err)
-		}
-		if err := s.catalog.Restore(m, lake.Store); err != nil {
 			return files, fmt.Errorf("restore manifest %s: %w", o.Key, err)
 		}
-		files += len(m.Files)
+		files += n
 	}
 	return files, s.catalog.SetComplete(true)
+}
+
+// restoreFrom registers the files of a manifest, or adds those of a note of damage, which comes first, to lost.
+func (s *Server) restoreFrom(ctx context.Context, key string, lost map[string]bool) (files int, err error) {
+	text, err := s.readObject(ctx, key)
+	if err != nil {
+		return 0, err
+	}
+	if export.IsDamageNote(key) {
+		damaged, err := export.LostFiles(text)
+		for _, f := range damaged {
+			lost[f.Key] = true
+		}
+		return 0, err
+	}
+	m, err := lake.DecodeManifest(text)
+	if err != nil {
+		return 0, err
+	}
+	m.Files = slices.DeleteFunc(m.Files, func(f lake.ManifestFile) bool { return lost[f.Key] })
+	return len(m.Files), s.catalog.Restore(m, lake.Store)
 }
 
 // maxManifest is far above what a step's manifest can have: a damaged store must not fill the memory.
 const maxManifest = 64 << 20
 
-func (s *Server) readManifest(ctx context.Context, key string) (lake.Manifest, error) {
+func (s *Server) readObject(ctx context.Context, key string) ([]byte, error) {
 	body, _, err := s.store.Open(ctx, key)
 	if err != nil {
-		return lake.Manifest{}, err
+		return nil, err
 	}
 	defer body.Close()
-	data, err := io.ReadAll(io.LimitReader(body, maxManifest))
-	if err != nil {
-		return lake.Manifest{}, err
-	}
-	return lake.DecodeManifest(data)
+	return io.ReadAll(io.LimitReader(body, maxManifest))
 }

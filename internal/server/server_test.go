@@ -269,6 +269,48 @@ func TestADamagedCatalogIsRestoredFromTheStore(t *testing.T) {
 	}, "the file to be back in the catalog")
 }
 
+// A manifest names a file that was lost on the way to the store; the note beside it says so, and no query may look for it.
+func TestFilesNotedAsLostAreNotRestored(t *testing.T) {
+	dir := t.TempDir()
+	cfg := settings(t, dir, nil)
+	n := start(t, server.Options{Config: cfg})
+	for i := range 2 {
+		load(t, n, i*100, 100)
+		if err := n.client.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := n.client.Files(t.Context(), "")
+	if err != nil || len(files) != 2 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	lost, kept := files[0], files[1]
+	n.end(t)
+	manifests, err := filepath.Glob(filepath.Join(dir, "lake/_manifests/*/*.json"))
+	if err != nil || len(manifests) != 2 {
+		t.Fatalf("manifests %v, %v", manifests, err)
+	}
+	note := fmt.Sprintf(`{"version": 1, "damaged": [{"key": %q, "sha256": "%064d"}]}`, lost.Key, 0)
+	for name, err := range map[string]error{
+		"write the note": os.WriteFile(strings.TrimSuffix(manifests[0], ".json")+"-damaged-00000000.json", []byte(note), 0o600),
+		"lose the file":  os.Remove(filepath.Join(dir, "lake", lost.Key)),
+		"lose meta.db":   os.Remove(filepath.Join(dir, "meta.db")),
+	} {
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	n = start(t, server.Options{Config: cfg})
+	testenv.Wait(t, 20*time.Second, func() bool { return strings.Contains(n.log.String(), "catalog restored") }, "the catalog to be restored")
+	files, err = n.client.Files(t.Context(), "")
+	if err != nil || len(files) != 1 || files[0].Key != kept.Key {
+		t.Errorf("files %+v, %v; want %s alone", files, err, kept.Key)
+	}
+	if strings.Contains(n.log.String(), "manifest does not read") {
+		t.Error("the note was taken for a manifest")
+	}
+}
+
 func TestALostCatalogIsRestoredByALaterStartWhenTheStoreIsAwayAtFirst(t *testing.T) {
 	dir, lakeDir := t.TempDir(), filepath.Join(t.TempDir(), "lake")
 	flags := map[string]string{"store.dir": lakeDir, "export.retry_min": "10ms", "export.retry_max": "20ms"}
