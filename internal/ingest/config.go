@@ -52,6 +52,9 @@ type Rule struct {
 	Table   string   `yaml:"table,omitempty"`   // default "samples"; in layout columns the rule's name
 	Layout  string   `yaml:"layout,omitempty"`  // portable (default) or columns
 	Columns []Column `yaml:"columns,omitempty"` // layout columns: types fixed beforehand
+	// SchemaFile pins the table's columns to those of a JSON file that a fleet shares: nothing is added to them, and what
+	// they do not name goes into _extra. A relative path starts at the data directory.
+	SchemaFile string `yaml:"schema_file,omitempty"`
 
 	Period     time.Duration `yaml:"period,omitempty"`     // default the section's
 	Durability string        `yaml:"durability,omitempty"` // disk (default) or os
@@ -338,6 +341,9 @@ func (r *Rule) agrees(place string, o *Rule) error {
 	case !slices.Equal(r.Columns, o.Columns):
 		return record.Errorf(record.Invalid, "%s.columns: rule %s describes table %s otherwise", place, o.Name, o.Table).
 			WithHint("write the same columns in both, or use another table")
+	case r.SchemaFile != o.SchemaFile:
+		return record.Errorf(record.Invalid, "%s.schema_file: rule %s describes table %s otherwise", place, o.Name, o.Table).
+			WithHint("name the same file in both, or use another table")
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package lake
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -73,6 +75,30 @@ type Schema struct {
 	Layout   Layout   `json:"layout"`
 	TimeUnit TimeUnit `json:"time_unit"`
 	Columns  []Column `json:"columns"`
+}
+
+// DecodeSchema reads a pinned schema file: a Schema as JSON, as manifests hold it. Keys are strict.
+func DecodeSchema(data []byte) (Schema, error) {
+	const form = `want for example {"table": "gps", "layout": "columns", "columns": [{"name": "lat", "type": "double"}]}; ` +
+		`the "schema" of any manifest is one`
+	var s Schema
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&s); err != nil {
+		return Schema{}, record.Errorf(record.Invalid, "decode schema: %w", err).WithHint(form)
+	}
+	seen := map[string]bool{}
+	for i, c := range s.Columns {
+		if c.Name == "" || c.Type < Double || seen[c.Name] {
+			return Schema{}, record.Errorf(record.Invalid, "decode schema: column %d (%q) has no name, no type, or is there twice", i, c.Name).
+				WithHint(form)
+		}
+		seen[c.Name] = true
+	}
+	if s.Table == "" || len(s.Columns) == 0 {
+		return Schema{}, record.Errorf(record.Invalid, "decode schema: it has no table or no columns").WithHint(form)
+	}
+	return s, nil
 }
 
 func (l Layout) names() []string { return []string{"portable", "columns"} }

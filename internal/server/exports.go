@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"os"
+	"path/filepath"
 
 	"github.com/leat-io/leat/internal/clock"
 	"github.com/leat-io/leat/internal/export"
@@ -75,7 +77,31 @@ func (s *Server) newFeed(rule ingest.Rule, id record.StreamID) (feed, error) {
 		}
 		f.table.Declared = append(f.table.Declared, col)
 	}
+	if rule.SchemaFile != "" {
+		pinned, err := s.readSchema(rule.SchemaFile)
+		if err != nil {
+			return f, err
+		}
+		f.table.Pinned = &pinned
+	}
 	return f, s.catalog.EnsureTable(f.table, s.cfg.Lake)
+}
+
+// readSchema reads the schema that a table is pinned to.
+func (s *Server) readSchema(path string) (lake.Schema, error) {
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(s.data.Path(), path)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return lake.Schema{}, record.Errorf(record.Invalid, "schema_file: %w", err).
+			WithHint("write the file, or remove the key; a relative path starts at the data directory")
+	}
+	schema, err := lake.DecodeSchema(data)
+	if err != nil {
+		return schema, fmt.Errorf("schema_file %s: %w", path, err)
+	}
+	return schema, nil
 }
 
 func (s *Server) addExport(f feed) error {
@@ -84,7 +110,7 @@ func (s *Server) addExport(f feed) error {
 		return err
 	}
 	log := s.log.With("part", "export")
-	revision, err := revisionOf(f.rule, s.cfg.Lake)
+	revision, err := revisionOf(f.rule, s.cfg.Lake, f.table.Pinned)
 	if err != nil {
 		return err
 	}
