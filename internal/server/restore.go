@@ -20,12 +20,12 @@ func (s *Server) restoreCatalog(ctx context.Context, ready func()) error {
 	ready()
 	pause := s.cfg.Export.RetryMin
 	for s.rebuild {
-		files, err := s.restoreOnce(ctx)
+		files, refused, err := s.restoreOnce(ctx)
 		if err == nil {
 			if files > 0 {
 				s.log.Info("catalog restored from the store's manifests", "files", files)
 			}
-			s.unrestored.Store(nil)
+			s.unrestored.Store(refused)
 			break
 		}
 		if ctx.Err() != nil {
@@ -45,31 +45,40 @@ func (s *Server) restoreCatalog(ctx context.Context, ready func()) error {
 	return nil
 }
 
-func (s *Server) restoreOnce(ctx context.Context) (files int, err error) {
+// restoreOnce goes through all manifests. Those that do not read, or do not fit the tables as they are now (a table
+// that was made anew meanwhile can have got another type for a column), are passed over and reported: refused is the
+// first of them.
+func (s *Server) restoreOnce(ctx context.Context) (files int, refused *error, err error) {
 	lost := map[string]bool{} // keys that manifests name in vain
 	for o, err := range s.store.List(ctx, lake.ManifestPrefix+s.node+"/") {
 		if err != nil {
-			return files, fmt.Errorf("list manifests: %w", err)
+			return files, nil, fmt.Errorf("list manifests: %w", err)
 		}
-		n, err := s.restoreFrom(ctx, o.Key, lost)
-		if record.KindOf(err) == record.Corrupt {
-			s.log.Error("manifest does not read; its files are missing from the catalog", "key", o.Key, "error", err)
-			continue
-		}
+		text, err := s.readObject(ctx, o.Key)
 		if err != nil {
-			return files, fmt.Errorf("restore manifest %s: %w", o.Key, err)
+			return files, nil, fmt.Errorf("read manifest %s: %w", o.Key, err)
 		}
-		files += n
+		n, err := s.restoreFrom(o.Key, text, lost)
+		if err != nil {
+			err = fmt.Errorf("restore manifest %s: %w", o.Key, err)
+		}
+		switch kind := record.KindOf(err); {
+		case err == nil:
+			files += n
+		case kind == record.Corrupt || kind == record.Invalid:
+			s.log.Error("manifest passed over; its files are missing from the catalog", "key", o.Key, "error", err)
+			if refused == nil {
+				refused = &err
+			}
+		default:
+			return files, nil, err
+		}
 	}
-	return files, s.catalog.SetComplete(true)
+	return files, refused, s.catalog.SetComplete(true)
 }
 
 // restoreFrom registers the files of a manifest, or adds those of a note of damage, which comes first, to lost.
-func (s *Server) restoreFrom(ctx context.Context, key string, lost map[string]bool) (files int, err error) {
-	text, err := s.readObject(ctx, key)
-	if err != nil {
-		return 0, err
-	}
+func (s *Server) restoreFrom(key string, text []byte, lost map[string]bool) (files int, err error) {
 	if export.IsDamageNote(key) {
 		damaged, err := export.LostFiles(text)
 		for _, f := range damaged {

@@ -306,9 +306,45 @@ func TestFilesNotedAsLostAreNotRestored(t *testing.T) {
 	if err != nil || len(files) != 1 || files[0].Key != kept.Key {
 		t.Errorf("files %+v, %v; want %s alone", files, err, kept.Key)
 	}
-	if strings.Contains(n.log.String(), "manifest does not read") {
+	if strings.Contains(n.log.String(), "manifest passed over") {
 		t.Error("the note was taken for a manifest")
 	}
+}
+
+// A manifest that does not fit the tables as they are now keeps no other file out of the catalog.
+func TestAManifestThatDoesNotFitIsReportedAndPassedOver(t *testing.T) {
+	dir := t.TempDir()
+	cfg := settings(t, dir, nil)
+	n := start(t, server.Options{Config: cfg})
+	load(t, n, 0, 100)
+	if err := n.client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.end(t)
+	manifests, err := filepath.Glob(filepath.Join(dir, "lake/_manifests/*/*.json"))
+	if err != nil || len(manifests) != 1 {
+		t.Fatalf("manifests %v, %v", manifests, err)
+	}
+	text, err := os.ReadFile(manifests[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := bytes.ReplaceAll(text, []byte(`"type": "double"`), []byte(`"type": "text"`))
+	if err := os.WriteFile(filepath.Join(filepath.Dir(manifests[0]), "0.json"), other, 0o600); err != nil || bytes.Equal(text, other) {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "meta.db")); err != nil {
+		t.Fatal(err)
+	}
+	n = start(t, server.Options{Config: cfg})
+	testenv.Wait(t, 20*time.Second, func() bool {
+		files, err := n.client.Files(t.Context(), "")
+		return err == nil && len(files) == 1
+	}, "the file to be back in the catalog")
+	testenv.Wait(t, 20*time.Second, func() bool {
+		d := n.Status().Degraded
+		return len(d) == 1 && d[0].What == "catalog" && strings.Contains(d[0].Why, "0.json")
+	}, "the manifest to be reported")
 }
 
 func TestALostCatalogIsRestoredByALaterStartWhenTheStoreIsAwayAtFirst(t *testing.T) {
