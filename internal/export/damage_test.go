@@ -512,7 +512,7 @@ func TestWhatAnOperatorChecksIsLogged(t *testing.T) {
 		}
 	}
 	st := s.runner.Status()
-	if st.Closed.Rows != 20 || st.Uploaded.Rows != 20 || st.Uploaded.BytesPerRow() <= 0 || st.Stats.UploadedFiles != 2 {
+	if st.Closed.Rows != 20 || st.Uploaded.Rows != 20 || st.Uploaded.Bytes <= 0 || st.Stats.UploadedFiles != 2 {
 		t.Errorf("status: %+v", st)
 	}
 }

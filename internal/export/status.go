@@ -64,14 +64,6 @@ type Last struct {
 	Bytes int64
 }
 
-// BytesPerRow is 0 when there are no rows.
-func (l Last) BytesPerRow() float64 {
-	if l.Rows == 0 {
-		return 0
-	}
-	return float64(l.Bytes) / float64(l.Rows)
-}
-
 // Status is where one export stands.
 type Status struct {
 	Stream   record.StreamID

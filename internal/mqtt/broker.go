@@ -48,7 +48,7 @@ type Broker struct {
 type counters struct {
 	connections, refused                   atomic.Int64
 	messages, bytes, rejected, lost, wills atomic.Int64
-	dropped, unretained, lastMessage       atomic.Int64
+	dropped, unretained                    atomic.Int64
 }
 
 // BrokerStats is a snapshot. Counts are since the start unless they say open or stored.
@@ -219,14 +219,6 @@ func (b *Broker) retained() int64 {
 	return int64(b.server.Topics.Retained.Len()) - b.sysRetained.Load()
 }
 
-// LastMessage is when the last message arrived; zero before the first.
-func (b *Broker) LastMessage() time.Time {
-	if ns := b.counters.lastMessage.Load(); ns != 0 {
-		return time.Unix(0, ns)
-	}
-	return time.Time{}
-}
-
 // refuse counts and, now and then, logs a connection that is not let in.
 func (b *Broker) refuse(kind, remote string, err error) {
 	b.counters.refused.Add(1)
@@ -236,10 +228,9 @@ func (b *Broker) refuse(kind, remote string, err error) {
 }
 
 // arrived counts a message.
-func (b *Broker) arrived(size int, now int64) {
+func (b *Broker) arrived(size int) {
 	b.counters.messages.Add(1)
 	b.counters.bytes.Add(int64(size))
-	b.counters.lastMessage.Store(now)
 }
 
 // isSys reports whether clients may not publish to the topic.

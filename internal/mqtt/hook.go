@@ -300,11 +300,10 @@ func (h *hook) OnWillSent(cl *mochi.Client, pk packets.Packet) {
 
 // message makes the record's raw material.
 func (b *Broker) message(cl *mochi.Client, pk *packets.Packet) ingest.Message {
-	now := time.Now().UnixNano()
-	b.arrived(len(pk.Payload), now)
+	b.arrived(len(pk.Payload))
 	return ingest.Message{
 		Topic: pk.TopicName, Payload: pk.Payload, QoS: pk.FixedHeader.Qos, Retain: pk.FixedHeader.Retain,
-		Source: ingest.BrokerSource, Client: cl.ID, Received: now,
+		Source: ingest.BrokerSource, Client: cl.ID, Received: time.Now().UnixNano(),
 	}
 }
 
