@@ -76,11 +76,7 @@ func TestAChangedPasswordForgetsTheOldOne(t *testing.T) {
 }
 
 func TestWaitingForAProcessorEndsWithTheContext(t *testing.T) {
-	h, err := auth.HashPassword([]byte("x"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := open(t, auth.Config{Users: []auth.User{{Name: "dev", PasswordHash: h}}})
+	a := open(t, auth.Config{Users: []auth.User{{Name: "dev", PasswordHash: hash(t, "x")}}})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 64 { // both ready: select takes the ended context sooner or later

@@ -18,7 +18,6 @@ import (
 const (
 	maxRounds = 2_000_000
 	maxCost   = 14
-	newCost   = 10
 )
 
 var errHashForm = errors.New("is neither bcrypt ($2a$, $2b$, $2y$) nor a hash of mosquitto_passwd ($7$)")
@@ -78,13 +77,4 @@ func parsePBKDF2(s string) (verifier, error) {
 		return nil, errors.New("is a $7$ hash whose salt or sum is not what mosquitto_passwd writes")
 	}
 	return &pbkdf2Hash{rounds: rounds, salt: salt, sum: sum}, nil
-}
-
-// HashPassword makes a hash to store. Passwords longer than 72 bytes are refused, since bcrypt would ignore the rest.
-func HashPassword(password []byte) (string, error) {
-	h, err := bcrypt.GenerateFromPassword(password, newCost)
-	if err != nil {
-		return "", fmt.Errorf("hash password: %w", err)
-	}
-	return string(h), nil
 }
