@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"bufio"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -218,26 +219,75 @@ func (c *crowd) release() {
 // TestDiskBudgetUnderOutage fills the disk budget while the store is away: the program refuses instead of dying or
 // dropping, and what it acknowledged arrives when the store is back.
 func TestDiskBudgetUnderOutage(t *testing.T) {
-	const messages = 2_000_000
+	const size, most = 64 << 10, 4_000 // four times the budget, of texts that hardly compress
 	g := startStore(t)
 	n := newNode(t, t.TempDir(), onBucket(g)+"disk: {budget: 64MiB}\nlog: {segment_bytes: 4MiB}\n").start()
 	g.Stop()
-	acked := sim.NewSet(messages)
-	res, err := n.load(t.Context(), sim.LoadConfig{Messages: messages, Acked: acked})
-	if err == nil {
-		t.Fatalf("%d messages fitted into a budget that they exceed", messages)
+	c := dialRaw(t, n.mqtt)
+	acked := 0
+	for acked < most && c.publish(noise(size)) {
+		acked++
 	}
-	if st := n.status(); !st.Ready || st.DiskUsed > st.Budget {
-		t.Errorf("ready %v, %d of %d bytes used", st.Ready, st.DiskUsed, st.Budget)
+	if acked == most {
+		t.Fatalf("%d messages of %d bytes fitted into 64 MiB", acked, size)
+	}
+	st := n.status()
+	if !st.Ready || len(st.Degraded) == 0 || st.DiskUsed > st.Budget {
+		t.Errorf("ready %v, degraded %v, %d of %d bytes used", st.Ready, st.Degraded, st.DiskUsed, st.Budget)
 	}
 	g.Start()
 	n.flush()
-	testenv.Wait(t, patience, func() bool {
-		again, err := n.load(t.Context(), sim.LoadConfig{First: messages - 1, Messages: 1, Connections: 1, ClientID: "later"})
-		return err == nil && again.Acked.Len() == 1
-	}, "the program to take messages again")
+	testenv.Wait(t, patience, func() bool { return dialRaw(t, n.mqtt).publish([]byte("1")) }, "the program to take messages again")
+	n.flush()
 	n.stop(syscall.SIGTERM)
-	all := readLake(t, g.Path(""), messages)
-	all.check(t, acked, nil)
-	t.Logf("%d messages acknowledged before the budget was used up, %d refused or unknown: %v", acked.Len(), res.Unknown, err)
+	all := readLake(t, g.Path(""), 0)
+	// The message that was refused may be there, too: refused is not "never stored". And those of the loop above.
+	if all.rows < acked+1 || all.rows > acked+10 {
+		t.Errorf("%d rows for %d acknowledged messages", all.rows, acked+1)
+	}
+	t.Logf("%d messages, %d MiB, acknowledged before the budget was used up", acked, acked*size>>20)
+}
+
+// rawConn is an MQTT 3.1.1 connection made by hand.
+type rawConn struct {
+	net.Conn
+	t *testing.T
+}
+
+func dialRaw(t *testing.T, addr string) rawConn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(connectPacket("raw")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+		t.Fatalf("CONNACK: %v", err)
+	}
+	return rawConn{c, t}
+}
+
+// publish reports whether the broker acknowledged the message; MQTT 3 brokers close the connection otherwise.
+func (c rawConn) publish(payload []byte) bool {
+	if _, err := c.Write(publishPacket("raw/text", payload)); err != nil {
+		return false
+	}
+	ack := make([]byte, 4)
+	_, err := io.ReadFull(c, ack)
+	return err == nil && ack[0] == 0x40
+}
+
+// noise is text without any pattern.
+func noise(size int) []byte {
+	raw := make([]byte, size/4*3)
+	for i := range raw {
+		raw[i] = byte(rand.Uint32())
+	}
+	return []byte("x" + base64.StdEncoding.EncodeToString(raw))
 }
