@@ -124,6 +124,6 @@ func (c logRepairCmd) Run(_ context.Context, t terminal) (err error) {
 	if err := segment.Repair(dir, slog.New(slog.NewTextHandler(t.err, nil))); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(t.out, "the log is in order")
+	_, err = fmt.Fprintln(t.out, "done: what reads can be read; what does not lies in the quarantine directory of its lane")
 	return err
 }

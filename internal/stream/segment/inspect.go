@@ -136,6 +136,14 @@ func describe(p *piece) string {
 	}
 }
 
+// damaged says what is lost with a piece that does not read.
+func (p *piece) damaged() string {
+	if p.unreadable && p.kind == kindData {
+		return fmt.Sprintf("data of stream %s, offsets [%d, %d), does not read", p.stream, p.first, p.header.next())
+	}
+	return "no frame reads here"
+}
+
 // inspectStreams opens a copy of the lane's control state, as recovery would, and prints it.
 func inspectStreams(dir *vfs.Dir, segs []segmentState, w io.Writer) error {
 	l := memoryLane(dir)
@@ -173,8 +181,12 @@ func memoryLane(dir *vfs.Dir) *lane {
 func Verify(dir *vfs.Dir) (Report, error) {
 	var rep Report
 	err := eachLane(dir, func(name string, lane *vfs.Dir, segs []segmentState) error {
+		floor, err := readFloor(lane)
+		if err != nil {
+			return err
+		}
 		for i := range segs {
-			if err := rep.segment(name, lane, &segs[i], i == len(segs)-1); err != nil {
+			if err := rep.segment(name, lane, &segs[i], floor, i == len(segs)-1); err != nil {
 				return err
 			}
 		}
@@ -183,18 +195,31 @@ func Verify(dir *vfs.Dir) (Report, error) {
 	return rep, err
 }
 
-func (rep *Report) segment(lane string, dir *vfs.Dir, seg *segmentState, newest bool) error {
+// readFloor reads the lane's floor file without making one.
+func readFloor(lane *vfs.Dir) (*floorFile, error) {
+	if _, err := lane.Stat("floor"); errors.Is(err, fs.ErrNotExist) {
+		return &floorFile{}, nil
+	}
+	f, err := openFloor(lane)
+	if err != nil {
+		return nil, err
+	}
+	return f, f.close()
+}
+
+func (rep *Report) segment(lane string, dir *vfs.Dir, seg *segmentState, file *floorFile, newest bool) error {
 	rep.Segments++
 	rep.Bytes += seg.size
 	say := func(from, to int64, what string) {
 		rep.Damaged = append(rep.Damaged, fmt.Sprintf("lane %s, segment %d, bytes %d to %d: %s", lane, seg.number, from, to, what))
 	}
+	floor := file.at(seg.number)
 	var pieces []piece
-	confirm := func() {
-		for i := range pieces {
-			say(pieces[i].pos, pieces[i].end, describe(&pieces[i]))
+	confirm := func(below int64) {
+		for len(pieces) > 0 && pieces[0].pos < below {
+			say(pieces[0].pos, pieces[0].end, pieces[0].damaged())
+			pieces = pieces[1:]
 		}
-		pieces = nil
 	}
 	err := scanSegment(dir, seg, func(_ segmentHeader, herr error) {
 		if herr != nil {
@@ -206,7 +231,8 @@ func (rep *Report) segment(lane string, dir *vfs.Dir, seg *segmentState, newest 
 			pieces = append(pieces, *p)
 			return
 		}
-		confirm()
+		confirm(p.pos)
+		floor = max(floor, int64(p.synced))
 		rep.Frames++
 		if p.kind == kindData {
 			rep.Records += int64(p.count)
@@ -218,13 +244,17 @@ func (rep *Report) segment(lane string, dir *vfs.Dir, seg *segmentState, newest 
 	if err != nil {
 		return err
 	}
-	if newest {
+	if newest { // as recovery has it: below the floor everything was durable, behind it lies a torn tail
+		confirm(floor)
+		if floor > seg.size {
+			say(seg.size, floor, "missing, and were durable: the file was cut")
+		}
 		if len(pieces) > 0 {
 			rep.Tail += seg.size - pieces[0].pos
 		}
 		return nil
 	}
-	confirm()
+	confirm(seg.size)
 	return rep.index(lane, dir, seg)
 }
 

@@ -101,6 +101,43 @@ func TestVerifyFindsEachDamageAndRepairEndsIt(t *testing.T) {
 	}
 }
 
+func TestVerifyTellsACutTailFromATornOne(t *testing.T) {
+	dir := logOf(t)
+	segs, err := filepath.Glob(filepath.Join(dir.Path(), "short", "*.seg"))
+	if err != nil || len(segs) == 0 {
+		t.Fatal(err)
+	}
+	newest := segs[len(segs)-1]
+	st, err := os.Stat(newest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(newest, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(bytes.Repeat([]byte{7}, 100)); err != nil { // written, never synced
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := segment.Verify(dir); err != nil || len(rep.Damaged) != 0 || rep.Tail != 100 {
+		t.Errorf("a torn tail: %+v, %v; want 100 bytes of tail and no damage", rep, err)
+	}
+	if err := os.Truncate(newest, st.Size()-10); err != nil { // the log was closed: all of this was durable
+		t.Fatal(err)
+	}
+	before := contents(t, dir)
+	rep, err := segment.Verify(dir)
+	if err != nil || len(rep.Damaged) == 0 || rep.Tail != 0 || !strings.Contains(strings.Join(rep.Damaged, "\n"), "durable") {
+		t.Errorf("a tail cut off: %+v, %v; want damage", rep, err)
+	}
+	if after := contents(t, dir); after != before {
+		t.Errorf("verifying changed the log:\n%s\n%s", before, after)
+	}
+}
+
 func flip(t *testing.T, path string, at int64) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
