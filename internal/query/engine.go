@@ -87,13 +87,24 @@ type counters struct {
 	queries, failed, refused, killed, rows, running atomic.Int64
 }
 
-// Open prepares the engine's directories below opt.Data and removes what an earlier process left there. It does not
-// need leat-sql: that is looked for by each query.
-func Open(opt Options) (*Engine, error) {
+// Clear removes what queries of an earlier process left below the data directory: after a power cut that can be
+// gigabytes of intermediate results. Call it before the room on the disk is measured, and before Open.
+func Clear(data *vfs.Dir) error {
 	for _, dir := range []string{queryDir, tailDir} {
-		if err := opt.Data.RemoveAll(dir); err != nil {
-			return nil, fmt.Errorf("clear %s: %w", dir, err)
+		if err := data.RemoveAll(dir); err != nil {
+			return fmt.Errorf("clear %s: %w", dir, err)
 		}
+	}
+	return nil
+}
+
+// Open prepares the engine's directories below opt.Data, emptying them as Clear does. It does not need leat-sql: that is
+// looked for by each query.
+func Open(opt Options) (*Engine, error) {
+	if err := Clear(opt.Data); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{queryDir, tailDir} {
 		if err := opt.Data.MkdirAll(dir); err != nil {
 			return nil, fmt.Errorf("make %s: %w", dir, err)
 		}

@@ -134,6 +134,9 @@ func (s *Server) openData(context.Context) error {
 	}
 	s.data = data
 	s.closeLater(func() error { return errors.Join(lock.Close(), data.Close()) })
+	if err := query.Clear(data); err != nil { // it is nobody's any more, and must not make the budget smaller
+		return err
+	}
 	if s.budget, err = newBudget(s.cfg.Disk, data); err != nil {
 		return err
 	}

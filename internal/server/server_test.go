@@ -269,6 +269,32 @@ func TestADamagedCatalogIsRestoredFromTheStore(t *testing.T) {
 	}, "the file to be back in the catalog")
 }
 
+// What a query had on the disk when the power went is no room that others take: it goes before the budget is measured.
+func TestLeftoversOfQueriesGoBeforeTheRoomIsMeasured(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "query/x/scratch"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "query/x/scratch/result.parquet"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	gone := false
+	var once sync.Once
+	n := start(t, server.Options{Config: settings(t, dir, nil), Hook: func(op vfs.Op) error {
+		if op.Name == "node" || strings.HasPrefix(op.Name, "log/") { // what follows the measuring
+			once.Do(func() {
+				_, err := os.Stat(filepath.Join(dir, "query/x"))
+				gone = errors.Is(err, os.ErrNotExist)
+			})
+		}
+		return nil
+	}})
+	n.end(t)
+	if !gone {
+		t.Error("the leftovers were still there")
+	}
+}
+
 // A manifest names a file that was lost on the way to the store; the note beside it says so, and no query may look for it.
 func TestFilesNotedAsLostAreNotRestored(t *testing.T) {
 	dir := t.TempDir()
