@@ -9,6 +9,7 @@ import (
 
 	"github.com/leat-io/leat/internal/docgen"
 	"github.com/leat-io/leat/internal/record"
+	"github.com/leat-io/leat/internal/server"
 	"github.com/leat-io/leat/internal/testenv"
 )
 
@@ -23,7 +24,13 @@ func TestReferencePagesAreFresh(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"cli.md": docgen.CLI(parser.Model, exitCodes()), "config.md": configPage} {
+	var metrics []docgen.Metric
+	for _, m := range server.Metrics() {
+		metrics = append(metrics, docgen.Metric{Name: m.Name, Type: m.Type, Help: m.Help, Labels: m.Labels})
+	}
+	for name, want := range map[string]string{
+		"cli.md": docgen.CLI(parser.Model, exitCodes()), "config.md": configPage, "metrics.md": docgen.Metrics(metrics),
+	} {
 		path := filepath.Join(root, "docs/reference", name)
 		if *updatePages {
 			if err := os.WriteFile(path, []byte(want), 0o644); err != nil {

@@ -30,6 +30,25 @@ type ExitCode struct {
 	Meaning string
 }
 
+// Metric is a row of the table of metrics.
+type Metric struct {
+	Name, Type, Help string
+	Labels           []string
+}
+
+// Metrics writes the page of the metrics.
+func Metrics(list []Metric) string {
+	var b strings.Builder
+	b.WriteString("# Metrics\n\n<!-- Written by `make docs`. Change the code instead. -->\n\n" +
+		"`GET /metrics` at `http.listen` (127.0.0.1:8080) answers in Prometheus form; numbers are taken when asked for. Besides these\n" +
+		"there are the usual `go_…` and `process_…`. Counters begin at 0 when leat starts. Of streams, the 20 largest have series.\n\n" +
+		"| metric | | labels | |\n|---|---|---|---|\n")
+	for _, m := range list {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, strings.Join(m.Labels, ", "), cell(m.Help))
+	}
+	return b.String()
+}
+
 // CLI writes the page of the command line.
 func CLI(app *kong.Application, codes []ExitCode) string {
 	var b strings.Builder

@@ -29,6 +29,7 @@ type collector struct {
 // family is the metrics of one part: a snapshot is taken once, and each metric picks its value from it.
 type family interface {
 	describe(ch chan<- *prometheus.Desc)
+	list() []Metric
 	collect(s *Server, ch chan<- prometheus.Metric)
 }
 
@@ -41,24 +42,33 @@ type sample[T any] struct {
 // metrics is a family whose snapshots have type T.
 type metrics[T any] struct {
 	samples func(s *Server) []sample[T]
-	list    []metric[T]
+	all     []metric[T]
+}
+
+// Metric is a metric as the reference describes it.
+type Metric struct {
+	Name   string
+	Type   string // counter or gauge
+	Labels []string
+	Help   string
 }
 
 type metric[T any] struct {
+	Metric
 	desc *prometheus.Desc
 	kind prometheus.ValueType
 	get  func(T) float64
 }
 
 func (m metrics[T]) describe(ch chan<- *prometheus.Desc) {
-	for _, x := range m.list {
+	for _, x := range m.all {
 		ch <- x.desc
 	}
 }
 
 func (m metrics[T]) collect(s *Server, ch chan<- prometheus.Metric) {
 	for _, sm := range m.samples(s) {
-		for _, x := range m.list {
+		for _, x := range m.all {
 			ch <- prometheus.MustNewConstMetric(x.desc, x.kind, x.get(sm.stats), sm.labels...)
 		}
 	}
@@ -72,17 +82,45 @@ type definer[T any] struct {
 }
 
 func (d *definer[T]) counter(name, help string, get func(T) float64) {
-	d.list = append(d.list, metric[T]{prometheus.NewDesc(d.prefix+name, help, d.labels, nil), prometheus.CounterValue, get})
+	d.add(name, help, "counter", prometheus.CounterValue, get)
 }
 
 func (d *definer[T]) gauge(name, help string, get func(T) float64) {
-	d.list = append(d.list, metric[T]{prometheus.NewDesc(d.prefix+name, help, d.labels, nil), prometheus.GaugeValue, get})
+	d.add(name, help, "gauge", prometheus.GaugeValue, get)
+}
+
+func (d *definer[T]) add(name, help, kind string, value prometheus.ValueType, get func(T) float64) {
+	name = d.prefix + name
+	d.list = append(d.list, metric[T]{
+		Metric: Metric{name, kind, d.labels, help}, desc: prometheus.NewDesc(name, help, d.labels, nil), kind: value, get: get,
+	})
+}
+
+func (m metrics[T]) list() []Metric {
+	out := make([]Metric, 0, len(m.all))
+	for _, x := range m.all {
+		out = append(out, x.Metric)
+	}
+	return out
+}
+
+// Metrics lists leat's own metrics.
+func Metrics() []Metric {
+	var out []Metric
+	for _, f := range append(families(), brokerMetrics()) {
+		out = append(out, f.list()...)
+	}
+	return out
+}
+
+func families() []family {
+	return []family{
+		nodeMetrics(), logMetrics(), streamMetrics(), routerMetrics(), ruleMetrics(), sourceMetrics(), exportMetrics(), queryMetrics(),
+	}
 }
 
 func newCollector(s *Server) *collector {
-	c := &collector{server: s, families: []family{
-		nodeMetrics(), logMetrics(), streamMetrics(), ruleMetrics(), sourceMetrics(), exportMetrics(), queryMetrics(),
-	}}
+	c := &collector{server: s, families: families()}
 	if s.broker != nil {
 		c.families = append(c.families, brokerMetrics())
 	}
@@ -181,6 +219,16 @@ func streamMetrics() family {
 			out = append(out, sample[stream.Info]{[]string{string(i.Name)}, i})
 		}
 		return out
+	}, d.list}
+}
+
+func routerMetrics() family {
+	d := definer[ingest.Stats]{prefix: "leat_ingest_"}
+	d.counter("unmatched_messages_total", "Messages that no rule wants: acknowledged and passed on, not kept.", func(s ingest.Stats) float64 { return float64(s.Unmatched) })
+	d.counter("too_large_batches_total", "Batches refused for a message too large.", func(s ingest.Stats) float64 { return float64(s.TooLarge) })
+	d.counter("full_batches_total", "Batches refused because one of several streams was at its limit.", func(s ingest.Stats) float64 { return float64(s.Full) })
+	return metrics[ingest.Stats]{func(s *Server) []sample[ingest.Stats] {
+		return []sample[ingest.Stats]{{nil, s.router.Stats()}}
 	}, d.list}
 }
 
