@@ -68,11 +68,11 @@ type SourceStats struct {
 func (s *SourceStatus) Degraded() []string {
 	var out []string
 	if !s.Connected {
-		out = append(out, fmt.Sprintf("mqtt source %s: not connected to %s since %s: %s", s.Name, s.URL, s.Since.UTC().Format(time.RFC3339), s.LastError))
+		out = append(out, fmt.Sprintf("not connected to %s since %s: %s", s.URL, s.Since.UTC().Format(time.RFC3339), s.LastError))
 	}
 	for _, sub := range s.Subscriptions {
 		if !sub.Granted && s.Connected {
-			out = append(out, fmt.Sprintf("mqtt source %s: subscription to %s refused with reason 0x%02x", s.Name, sub.Filter, sub.Reason))
+			out = append(out, fmt.Sprintf("subscription to %s refused with reason 0x%02x", sub.Filter, sub.Reason))
 		}
 	}
 	return out
