@@ -418,6 +418,7 @@ func TestABacklogLeavesBeforeItFillsTheLog(t *testing.T) {
 	const messages = 600_000
 	res, err := sim.Load(t.Context(), sim.LoadConfig{
 		Addr: n.address("mqtt"), Messages: messages, Connections: 2, Reconnect: time.Minute, Prefix: strings.Repeat("long-prefix/", 4),
+		Resend: true, // where encoding is slow, as under the race detector, some are refused first
 	})
 	if err != nil || res.Acked.Len() != messages {
 		t.Fatalf("%d messages acknowledged, %v", res.Acked.Len(), err)
