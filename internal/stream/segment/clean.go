@@ -246,11 +246,15 @@ func (l *lane) reclaim() {
 		if !dropped && len(dead) == 0 {
 			return
 		}
-		ops := l.takeLazy()
+		ops := make([]op, len(dead))
 		for i := range dead {
-			ops = append(ops, op{kind: opDropSegment, segment: dead[i].number})
+			ops[i] = op{kind: opDropSegment, segment: dead[i].number}
 		}
-		if err := l.writeControl(ops); err != nil {
+		err := l.logLazy()
+		if err == nil {
+			err = l.writeControl(ops)
+		}
+		if err != nil {
 			l.logger.Warn("no room to note what was dropped", "error", err)
 			return
 		}

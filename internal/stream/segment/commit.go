@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"syscall"
 	"time"
 
@@ -78,7 +79,9 @@ func (l *lane) ended() bool {
 // finish makes everything durable at the end of a clean stop.
 func (l *lane) finish() {
 	if l.failed == nil {
-		l.writeControl(l.takeLazy())
+		if err := l.logLazy(); err != nil {
+			l.logger.Warn("truncations not logged; what they dropped will be back", "error", err)
+		}
 		if err := l.sync(); err == nil {
 			l.noteFloor(true)
 		}
@@ -93,11 +96,8 @@ func (l *lane) finish() {
 type commitGroup struct {
 	items   []item
 	frames  []frameRef
-	ops     []op
-	lazy    int   // how many of ops come from lane.lazy
 	durable bool  // somebody waits for an fdatasync
 	err     error // of writing the frames
-	opsErr  error // of writing the control frame
 }
 
 // commit makes the items up to the next barrier durable and acknowledges them.
@@ -111,21 +111,20 @@ func (l *lane) commit() {
 			}
 		}
 	}
+	l.settle(&g)
+	// Only now: making room may start a segment, whose checkpoint must know the steps of this group.
 	if l.log.overBudget() > 0 {
 		l.reclaim()
 	}
-	l.settle(&g)
 }
 
-// take forms a group: it hands out offsets, voids frames of streams that have gone or are sealed meanwhile, and asks
-// control commits for their steps.
+// take forms a group: it hands out offsets, and voids frames of streams that have gone or are sealed meanwhile.
 func (l *lane) take() commitGroup {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.generation++
 	w := &l.work
-	g := commitGroup{ops: l.lazy, lazy: len(l.lazy)}
-	l.lazy = nil
+	var g commitGroup
 	firstItem, firstFrame := w.itemsTaken, w.framesTaken
 	for w.itemsTaken < len(w.items) {
 		it := &w.items[w.itemsTaken]
@@ -134,9 +133,7 @@ func (l *lane) take() commitGroup {
 		w.framesTaken += it.frames
 		if it.control != nil {
 			g.durable = true
-			it.control.ops, it.err = it.control.steps()
-			g.ops = append(g.ops, it.control.ops...)
-			if it.control.barrier || opsSize(g.ops) > maxFrameBody {
+			if it.control.barrier {
 				break
 			}
 			continue
@@ -192,15 +189,86 @@ func stillOpen(s *streamState) error {
 	return nil
 }
 
-// write brings the group to the file: its frames in one write, then its control steps in one frame. An error fails
-// the group, not the lane: the file is cut back to its last whole frame and the next commit may succeed.
+// write brings the group to the file, in the order in which memory takes it, so that replaying it leads to the same
+// state: truncations made before it, its frames in one write, its control steps. An error fails the group, not the lane:
+// the file is cut back to its last whole frame and the next commit may succeed.
 func (l *lane) write(g *commitGroup) {
+	lazyErr := l.logLazy()
 	if len(g.frames) > 0 {
 		g.err = l.writeFrames(g)
 	}
-	if len(g.ops) > 0 {
-		g.opsErr = l.writeControl(g.ops)
+	l.writeSteps(g.items, lazyErr)
+}
+
+// writeSteps asks the group's control commits for their steps and writes them, as many in a frame as fit. Without the
+// lazy steps (lazyErr) none are written: a segment must not be dropped before the truncation that emptied it.
+func (l *lane) writeSteps(items []item, lazyErr error) {
+	var ops []op
+	from, size := 0, 0 // of what is not written yet
+	flush := func(to int) {
+		if err := l.writeControl(ops); err != nil {
+			for i := from; i < to; i++ {
+				if it := &items[i]; it.control != nil && it.err == nil {
+					it.err = err
+				}
+			}
+		}
+		ops, size, from = nil, 0, to
 	}
+	for i := range items {
+		it := &items[i]
+		if it.control == nil {
+			continue
+		}
+		if it.err = lazyErr; lazyErr != nil {
+			continue
+		}
+		l.mu.Lock()
+		it.control.ops, it.err = it.control.steps()
+		l.mu.Unlock()
+		if it.err != nil {
+			continue
+		}
+		n := opsSize(it.control.ops)
+		if size > 0 && size+n > maxFrameBody {
+			flush(i)
+		}
+		ops, size = append(ops, it.control.ops...), size+n
+	}
+	flush(len(items))
+}
+
+// logLazy logs the steps that were applied before; those that cannot be written wait for the next time.
+func (l *lane) logLazy() error {
+	l.mu.Lock()
+	ops := l.lazy
+	l.lazy = nil
+	l.mu.Unlock()
+	err := l.writeControl(ops)
+	if err != nil {
+		l.mu.Lock()
+		l.lazy = lastTruncations(append(ops, l.lazy...))
+		l.mu.Unlock()
+	}
+	return err
+}
+
+// lastTruncations leaves out the truncations that a later one of the same stream makes needless, so that steps that
+// cannot be logged for long stay few.
+func lastTruncations(ops []op) []op {
+	seen := map[record.StreamID]bool{}
+	var kept []op
+	for _, o := range slices.Backward(ops) {
+		if o.kind == opTruncate {
+			if seen[o.id] {
+				continue
+			}
+			seen[o.id] = true
+		}
+		kept = append(kept, o)
+	}
+	slices.Reverse(kept)
+	return kept
 }
 
 func (l *lane) writeFrames(g *commitGroup) error {
@@ -245,6 +313,8 @@ func (l *lane) writeFrames(g *commitGroup) error {
 			}
 			l.addFrame(it.s, &f.header, pos)
 			l.markDirty(it.s)
+			it.queued -= int64(f.header.logical) // s.bytes has it now
+			it.s.queued -= int64(f.header.logical)
 		}
 	}
 	return nil
@@ -297,7 +367,7 @@ func (l *lane) frame(kind frameKind, flags uint16, buf []byte, salt uint64, pos 
 
 // makeRoom starts a new segment when n more bytes would make the active one too large.
 func (l *lane) makeRoom(n int64) error {
-	limit := max(l.log.opts.SegmentBytes, 4*l.headEnd)
+	limit := max(l.log.opts.SegmentBytes, min(4*l.headEnd, maxSegmentBytes))
 	if l.end == l.headEnd || l.end+n <= limit {
 		return nil
 	}
@@ -371,16 +441,11 @@ func (l *lane) syncLazily() {
 func (l *lane) settle(g *commitGroup) {
 	failed := l.failed
 	l.mu.Lock()
-	if g.opsErr != nil {
-		l.lazy = append(l.lazy, g.ops[:g.lazy]...)
-	}
 	for i := range g.items {
 		it := &g.items[i]
 		switch {
 		case failed != nil && it.err == nil:
 			it.err = record.Errorf(record.Unavailable, "the log has failed: %w", failed)
-		case it.control != nil && it.err == nil:
-			it.err = g.opsErr
 		case it.control == nil && it.err == nil: // empty batches too: what was before them is not durable
 			it.err = g.err
 		}
@@ -391,7 +456,7 @@ func (l *lane) settle(g *commitGroup) {
 			}
 		}
 		if it.s != nil && !it.relocate {
-			it.s.queued -= it.logical
+			it.s.queued -= it.queued
 			if it.frames > 0 {
 				l.enforce(it.s)
 			}

@@ -204,8 +204,8 @@ func newerFrame(d *damageLab) {
 		table := crc32.MakeTable(crc32.Castagnoli)
 		seed := binary.LittleEndian.AppendUint64(nil, salt)
 		seed = binary.LittleEndian.AppendUint64(seed, uint64(frame))
-		sum := crc32.Update(crc32.Checksum(seed, table), table, b[frame:frame+108])
-		binary.LittleEndian.PutUint32(b[frame+108:], sum)
+		sum := crc32.Update(crc32.Checksum(seed, table), table, b[frame:frame+116])
+		binary.LittleEndian.PutUint32(b[frame+116:], sum)
 		return b
 	})
 }

@@ -19,6 +19,10 @@ const (
 	frameHeaderSize   = 120
 	frameAlign        = 8
 
+	// maxSegmentBytes is where a segment ends at the latest, but for the frames of one commit: groups hold positions in
+	// 32 bits.
+	maxSegmentBytes = 1 << 30
+
 	// maxFrameBody is the body of a frame that holds more than one record.
 	maxFrameBody = 1 << 20
 	// maxBody is the body of any frame: one record of the largest size with its framing.

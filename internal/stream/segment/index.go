@@ -30,11 +30,12 @@ type streamGroups struct {
 	groups []group
 }
 
-// indexOf collects the index of the active segment, sorted by stream. Called with mu held.
-func (l *lane) indexOf(seg *segmentState) []streamGroups {
+// activeIndex collects the index of the active segment, sorted by stream. Called with mu held; what it returns may be
+// read without, as only the committer changes groups in place.
+func (l *lane) activeIndex() []streamGroups {
 	var out []streamGroups
 	for _, s := range l.sortedStreams() {
-		if len(s.groups) > 0 && seg == l.active {
+		if len(s.groups) > 0 {
 			out = append(out, streamGroups{id: s.id, groups: s.groups})
 		}
 	}
@@ -75,10 +76,15 @@ func encodeIndex(number, salt uint64, index []streamGroups) []byte {
 
 func (l *lane) writeIndex(seg *segmentState, index []streamGroups) error {
 	name := fileName(seg.number, seg.salt, indexExt)
+	var old int64
+	if st, err := l.dir.Stat(name); err == nil {
+		old = st.Size()
+	}
 	f, err := l.dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
+	l.physical.Add(-old)
 	b := encodeIndex(seg.number, seg.salt, index)
 	_, err = f.WriteAt(b, 0)
 	if err = errors.Join(err, f.Close()); err != nil {
@@ -299,14 +305,13 @@ func readGroups(f *vfs.File, id record.StreamID) ([]group, error) {
 			hi = mid
 		}
 	}
-	if lo == streams {
-		return nil, nil
+	if lo < streams {
+		if _, err := f.ReadAt(e[:], indexHeaderSize+lo*indexEntrySize); err != nil {
+			return nil, fmt.Errorf("read index directory: %w", err)
+		}
 	}
-	if _, err := f.ReadAt(e[:], indexHeaderSize+lo*indexEntrySize); err != nil {
-		return nil, fmt.Errorf("read index directory: %w", err)
-	}
-	if record.StreamID(le.Uint64(e[:])) != id {
-		return nil, nil
+	if lo == streams || record.StreamID(le.Uint64(e[:])) != id {
+		return nil, checkDirectory(f, streams, le.Uint32(head[28:]))
 	}
 	start, count := int64(le.Uint32(e[8:])), int64(le.Uint32(e[12:]))
 	size, err := f.Size()
@@ -325,6 +330,26 @@ func readGroups(f *vfs.File, id record.StreamID) ([]group, error) {
 		return nil, record.Errorf(record.Corrupt, "index groups are damaged")
 	}
 	return decodeGroups(b), nil
+}
+
+// checkDirectory makes sure that a stream which the search did not find is not there: a page that a power cut left empty
+// leads the search astray.
+func checkDirectory(f *vfs.File, streams int64, sum uint32) error {
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	if indexHeaderSize+streams*indexEntrySize > size {
+		return record.Errorf(record.Corrupt, "index is shorter than its directory")
+	}
+	dir := make([]byte, streams*indexEntrySize)
+	if _, err := f.ReadAt(dir, indexHeaderSize); err != nil && len(dir) > 0 {
+		return fmt.Errorf("read index directory: %w", err)
+	}
+	if crc32.Checksum(dir, castagnoli) != sum {
+		return record.Errorf(record.Corrupt, "index directory is damaged")
+	}
+	return nil
 }
 
 // fileCache keeps a few segments open for reading. Deleted segments stay readable for who holds them.

@@ -43,7 +43,6 @@ type lane struct {
 	epoch      uint32
 	generation uint64
 	work       queue
-	ops        []byte // scratch for control bodies
 	unsynced   bool
 	unsyncedAt time.Time // when the first bytes were written that are not synced
 	floor      *floorFile
@@ -78,6 +77,7 @@ type item struct {
 	frames   int // how many of queue.frames are its
 	count    int // records
 	logical  int64
+	queued   int64 // of logical, what s.queued still counts
 	weight   int64 // held of lane.space
 	relocate bool
 	done     func(first record.Offset, err error)
@@ -103,7 +103,7 @@ func (q *queue) reset(keep int) {
 }
 
 // control is a control commit on its way. steps is called by the committer, under the lane's mutex, when everything
-// admitted before is durable or in the same commit.
+// admitted before has been written.
 type control struct {
 	// barrier keeps what was admitted later out of this commit: its checks must see the changes made.
 	barrier bool
@@ -123,6 +123,7 @@ func (l *lane) append(s *streamState, records []record.Record, sum batchSize, do
 	it := item{s: s, count: len(records), logical: sum.logical, weight: sum.weight, done: done}
 	if it.err = l.admit(s, sum.logical); it.err == nil {
 		it.frames = l.queue.encode(s.id, records)
+		it.queued = sum.logical
 		s.queued += sum.logical
 	} else {
 		it.logical = 0

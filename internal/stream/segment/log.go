@@ -42,7 +42,7 @@ func (o *Options) setDefaults() error {
 	if o.MaxBytes > 0 {
 		o.SegmentBytes = min(o.SegmentBytes, max(o.MaxBytes/8, 64<<10)) // only sealed segments give space back
 	}
-	if o.SegmentBytes > 1<<30 {
+	if o.SegmentBytes > maxSegmentBytes {
 		return record.Errorf(record.Invalid, "segment size of %d bytes: at most 1 GiB", o.SegmentBytes)
 	}
 	if o.Dir == nil || o.Clock == nil || o.Logger == nil {
@@ -121,6 +121,9 @@ func (l *Log) openLane(kind stream.Lane, name string) (*lane, error) {
 	dir, err := l.opts.Dir.Sub(name)
 	if err != nil {
 		return nil, err
+	}
+	if err := l.opts.Dir.SyncDir("."); err != nil {
+		return nil, errors.Join(err, dir.Close())
 	}
 	la := &lane{
 		log: l, kind: kind, dir: dir, logger: l.opts.Logger.With("lane", name),

@@ -20,8 +20,9 @@ import (
 // disk and is cut off. Every other bad range was once durable: it is reported, copied aside and skipped, and offsets
 // that may have been in it are not given out again.
 type recovery struct {
-	l      *lane
-	onDisk []segmentState // sorted by number
+	l       *lane
+	onDisk  []segmentState // sorted by number
+	indexes []segmentState // that index files are of
 	// readOnly is set by tools that only look: no file is changed.
 	readOnly bool
 	base     int     // index of the segment whose checkpoint was loaded; -1 without any
@@ -51,13 +52,16 @@ func (l *lane) recover() error {
 	}
 	l.epoch++
 	r.dropMissing()
-	if err := r.removeLeftovers(); err != nil {
-		return err
-	}
 	if err := r.begin(); err != nil {
 		return err
 	}
-	r.settleOffsets()
+	if err := r.settleOffsets(); err != nil {
+		return err
+	}
+	// Last: what made them leftovers is durable now.
+	if err := r.removeLeftovers(); err != nil {
+		return err
+	}
 	if len(r.onDisk) > 0 {
 		l.logger.Info("log opened", "streams", len(l.streams), "segments", len(l.segments),
 			"bytes", l.physical.Load(), "took", time.Since(start).Round(time.Microsecond).String())
@@ -75,6 +79,9 @@ func (r *recovery) list() error {
 		number, salt, ext, ok := parseFileName(e.Name())
 		if !ok {
 			continue
+		}
+		if ext == indexExt {
+			r.indexes = append(r.indexes, segmentState{number: number, salt: salt})
 		}
 		info, err := e.Info()
 		if err != nil {
@@ -228,7 +235,7 @@ func (r *recovery) replay(i int) error {
 	}
 	l.active.size, l.end = end, end
 	if !last && !r.readOnly {
-		if err := l.writeIndex(l.active, l.indexOf(l.active)); err != nil {
+		if err := l.writeIndex(l.active, l.activeIndex()); err != nil {
 			l.logger.Warn("index not written; it will be rebuilt when needed", "segment", seg.number, "error", err)
 		}
 	}
@@ -257,11 +264,15 @@ func (r *recovery) damage(p *piece) {
 	if s := l.streams[p.stream]; p.kind == kindData && s != nil {
 		// The header reads, so what is lost is known: the hole shows in the extents.
 		d.stream, d.first, d.next = s.name, p.first, p.header.next()
-		s.next = max(s.next, p.header.next())
-		s.unsure = 0
+		if p.flags&flagRelocated == 0 { // else it tells nothing of the stream's end
+			s.next = max(s.next, p.header.next())
+			s.unsure = 0
+		}
 	} else if p.kind != kindVoid {
 		for _, s := range l.streams {
-			s.unsure += uint64(p.end-p.pos)/minRecord + 1
+			if !s.sealed { // a seal that comes behind the range is not known yet
+				s.unsure += uint64(p.end-p.pos)/minRecord + 1
+			}
 		}
 	}
 	l.report(d)
@@ -367,11 +378,12 @@ func (r *recovery) dropMissing() {
 	}
 }
 
-// removeLeftovers deletes segments that were dropped, but whose file removal did not happen any more.
+// removeLeftovers deletes segments that were dropped, but whose file removal did not happen any more, and indexes
+// without a segment.
 func (r *recovery) removeLeftovers() error {
-	for i := range r.onDisk {
-		if seg := &r.onDisk[i]; r.l.segments[seg.number] == nil {
-			if err := r.l.removeSegment(seg); err != nil {
+	for _, seg := range slices.Concat(r.onDisk, r.indexes) {
+		if r.l.segments[seg.number] == nil {
+			if err := r.l.removeSegment(&seg); err != nil {
 				return err
 			}
 		}
@@ -385,7 +397,8 @@ func (r *recovery) begin() error {
 	if c, ok := l.log.opts.Clock.(interface{ SetFloor(int64) }); ok && r.newest > 0 {
 		c.SetFloor(r.newest)
 	}
-	if r.base >= 0 && r.base == len(r.onDisk)-1 {
+	number := uint64(1)
+	if l.active != nil {
 		f, err := l.dir.OpenFile(fileName(l.active.number, l.active.salt, segmentExt), os.O_RDWR)
 		if err != nil {
 			return err
@@ -394,13 +407,15 @@ func (r *recovery) begin() error {
 		if err := f.Sync(); err != nil {
 			return errors.Join(fmt.Errorf("sync segment %d: %w", l.active.number, err), f.Close())
 		}
-		l.file, l.synced = f, l.end
-		return nil
-	}
-	number := uint64(1)
-	if l.active != nil {
+		if r.base == len(r.onDisk)-1 {
+			l.file, l.synced = f, l.end
+			return nil
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
 		number = l.active.number + 1
-		if err := l.writeIndex(l.active, l.indexOf(l.active)); err != nil {
+		if err := l.writeIndex(l.active, l.activeIndex()); err != nil {
 			l.logger.Warn("index not written; it will be rebuilt when needed", "segment", l.active.number, "error", err)
 		}
 	}
@@ -421,7 +436,7 @@ func (r *recovery) skipUnsure() (ops []op) {
 		for _, c := range s.cursors {
 			next = max(next, c.Offset) // a cursor has seen what is lost
 		}
-		if next > s.next && !s.sealed {
+		if next > s.next {
 			o := op{kind: opSkip, id: s.id, offset: next}
 			r.l.apply(&o)
 			ops = append(ops, o)
@@ -431,11 +446,25 @@ func (r *recovery) skipUnsure() (ops []op) {
 	return ops
 }
 
-// settleOffsets shows readers what was recovered. Skips are durable before anything is appended behind them.
-func (r *recovery) settleOffsets() {
+// settleOffsets shows readers what was recovered. Skips are durable before readers see them, and before the floor that
+// told of the damage is lowered to where the segment now ends.
+func (r *recovery) settleOffsets() error {
 	l := r.l
 	for _, s := range l.streams {
 		s.synced = s.next
 	}
 	l.lazy = append(l.lazy, r.skipUnsure()...)
+	if len(l.lazy) > 0 {
+		if err := l.logLazy(); err != nil {
+			l.logger.Warn("what was found damaged is not logged yet", "error", err)
+			return nil
+		}
+		if err := l.sync(); err != nil {
+			return err
+		}
+	}
+	if l.floor.at(l.active.number) > l.synced {
+		l.noteFloor(true)
+	}
+	return nil
 }

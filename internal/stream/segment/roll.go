@@ -23,7 +23,7 @@ func (l *lane) roll() error {
 	}
 	l.mu.Lock()
 	ops := l.checkpoint()
-	index := l.indexOf(l.active)
+	index := l.activeIndex()
 	number := l.active.number + 1
 	l.mu.Unlock()
 
@@ -90,7 +90,11 @@ func (l *lane) createSegment(number uint64, ops []op) (*segmentState, *vfs.File,
 		}
 	}
 	if err != nil {
-		err = errors.Join(err, file.Close(), l.dir.Remove(name))
+		if gone := errors.Join(file.Close(), l.dir.Remove(name), l.dir.SyncDir(".")); gone != nil {
+			// The next start would take it for the newest segment, and what is appended to the older one for lost.
+			err = errors.Join(err, gone)
+			l.fail(fmt.Errorf("remove segment %d, whose creation failed: %w", number, err))
+		}
 		return nil, nil, fmt.Errorf("create segment %d: %w", number, classify(err))
 	}
 	seg.size = int64(len(head))
@@ -119,18 +123,10 @@ func (l *lane) rest() {
 	if l.failed != nil {
 		return
 	}
-	if err := l.writeControl(l.takeLazy()); err != nil {
+	if err := l.logLazy(); err != nil {
 		l.logger.Warn("control steps not written; they will be taken again", "error", err)
 	}
 	l.noteFloor(false)
-}
-
-func (l *lane) takeLazy() []op {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	ops := l.lazy
-	l.lazy = nil
-	return ops
 }
 
 // noteFloor records beside the log how far it is synced, so that recovery can tell a torn tail from a damaged one even
@@ -212,11 +208,11 @@ func (l *lane) removeSegment(seg *segmentState) error {
 	for _, ext := range []string{indexExt, segmentExt} {
 		name := fileName(seg.number, seg.salt, ext)
 		st, err := l.dir.Stat(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
 		if err == nil {
 			err = l.dir.Remove(name)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the committer and maintenance may both be at it
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("remove %s: %w", name, err))

@@ -251,6 +251,7 @@ func (l *lane) truncate(s *streamState, before record.Offset, left int64) {
 		return
 	}
 	s.first = before
+	s.next = max(s.next, before) // at recovery, what it dropped may have been damaged
 	n := 0
 	for n < len(s.extents) && s.extents[n].next <= before {
 		l.release(&s.extents[n])
@@ -261,14 +262,13 @@ func (l *lane) truncate(s *streamState, before record.Offset, left int64) {
 	if len(s.extents) > 0 && s.extents[0].first < before {
 		e := &s.extents[0]
 		rest := e.share(before, e.next)
+		left = min(left, e.logical)
 		l.release(&extent{segment: e.segment, physical: e.physical - rest.physical})
 		s.bytes -= e.logical - left
 		rest.logical = left
 		*e = rest
 	}
-	if n := findGroup(s.groups, before); n > 0 {
-		s.groups = slices.Delete(s.groups, 0, n)
-	}
+	s.groups = s.groups[findGroup(s.groups, before):] // not moved: roll may be writing an index of them
 }
 
 // release notes that the bytes of e are garbage now.
