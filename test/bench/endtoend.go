@@ -70,7 +70,7 @@ func measureThroughput(ctx context.Context, o options, p *page) error {
 
 // judge holds the default against the peer and the size against the floor.
 func (f *figures) judge(p *page) {
-	p.aim(median(f.stored) > peerRate, "Throughput to Parquet is %.0f messages/s; Telegraf does %d.", median(f.stored), peerRate)
+	p.aim(median(f.stored) > peerRate, "Throughput to Parquet is %s messages/s; Telegraf does %s.", grouped(int(median(f.stored))), grouped(peerRate))
 	p.aim(median(f.cpu) < peerCPU, "%.1f CPU-s per million messages; Telegraf needs %.1f (Mosquitto's not counted).", median(f.cpu), peerCPU)
 	p.aim(median(f.peak) < peerPeak, "%.0f MB at the peak; Telegraf needs %d.", median(f.peak), peerPeak)
 	p.aim(median(f.size) <= 8, "%.1f bytes per message on disk; the aim was 8 (Telegraf: %.0f). The random value alone has 2.5 bytes of entropy; the "+

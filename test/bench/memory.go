@@ -65,7 +65,7 @@ func measureMemory(ctx context.Context, o options, p *page) error {
 	p.printf("| | median | highest | aim | |\n|---|---|---|---|---|\n")
 	p.printf("| idle | %.0f | %.0f | – | |\n", median(idle), highest(idle))
 	p.printf("| %s messages/s | %.0f | %.0f | ≤ %d | %s |\n", grouped(steadyRate), median(steady), highest(steady), steadyAim,
-		p.aim(highest(steady) <= steadyAim, "Memory at %d messages/s peaks at %.0f MB; the aim was %d.", steadyRate, highest(steady), steadyAim))
+		p.aim(highest(steady) <= steadyAim, "Memory at %s messages/s peaks at %.0f MB (median %.0f); the aim was %d.", grouped(steadyRate), highest(steady), median(steady), steadyAim))
 	return nil
 }
 

@@ -97,10 +97,16 @@ func lastWord(s string) string {
 // spread is a median with its range.
 func spread(format string, values []float64) string {
 	s := slices.Sorted(slices.Values(values))
-	if len(s) == 1 {
-		return fmt.Sprintf(format, s[0])
+	write := func(v float64) string {
+		if v >= 1000 {
+			return grouped(int(v + 0.5))
+		}
+		return fmt.Sprintf(format, v)
 	}
-	return fmt.Sprintf(format+" ("+format+" to "+format+")", median(s), s[0], s[len(s)-1])
+	if len(s) == 1 {
+		return write(s[0])
+	}
+	return write(median(s)) + " (" + write(s[0]) + " to " + write(s[len(s)-1]) + ")"
 }
 
 func median(values []float64) float64 {
