@@ -162,9 +162,20 @@ func (b *Builder) receiveTime(o stream.Origin, t int64) int64 {
 	return t
 }
 
+// decode has the record taken apart. A decoder that panics has a defect, but the record is here to stay: it is rejected
+// like one that does not parse, so that it can neither end the process nor hold up what follows it.
+func (b *Builder) decode(rec *record.Record) (rows []payload.Row, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			rows, err = b.decoded[:0], fmt.Errorf("defect of the parser: %v", p)
+		}
+	}()
+	return b.dec.Decode(rec, b.decoded[:0])
+}
+
 // record puts all rows of a record into buffers, or none and the record among the rejected.
 func (b *Builder) record(rec *record.Record, off record.Offset, received int64) error {
-	rows, err := b.dec.Decode(rec, b.decoded[:0])
+	rows, err := b.decode(rec)
 	b.decoded = rows
 	if err != nil {
 		return b.reject(rec, off, received, err.Error())

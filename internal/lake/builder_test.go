@@ -90,6 +90,20 @@ func TestRejectedRecordsAreKeptWithTheirReason(t *testing.T) {
 	}
 }
 
+func TestADecoderThatPanicsRejectsTheRecord(t *testing.T) {
+	b := newBench(t)
+	dec := decodeFunc(func(rec *record.Record, dst []payload.Row) ([]payload.Row, error) {
+		if string(rec.Payload) == "1" {
+			panic("index out of range")
+		}
+		return append(dst, row(day1, "a", 1)), nil
+	})
+	res := b.build(lake.DefaultConfig(), lake.TableSpec{Name: "samples"}, testRange(0, 3), dec, numbered(3, day1))
+	if res.Rows != 2 || res.Rejected != 1 || res.Reject != "defect of the parser: index out of range" {
+		t.Errorf("result %+v", res)
+	}
+}
+
 func TestNothingToWriteMakesNoFile(t *testing.T) {
 	b := newBench(t)
 	none := decodeFunc(func(_ *record.Record, dst []payload.Row) ([]payload.Row, error) { return dst, nil })
