@@ -14,13 +14,13 @@ func (l *Log) Commit(ctx context.Context, changes ...stream.Change) ([]record.St
 		return nil, nil
 	}
 	l.names.Lock()
-	defer l.names.Unlock()
 	la, err := l.laneOf(changes)
 	if err != nil {
+		l.names.Unlock()
 		return nil, err
 	}
 	var ids []record.StreamID
-	err = la.submit(ctx, &control{barrier: true, steps: func() ([]op, error) {
+	err = la.submit(ctx, &control{barrier: true, ended: l.names.Unlock, steps: func() ([]op, error) {
 		ops, created, err := la.steps(changes)
 		ids = created
 		return ops, err

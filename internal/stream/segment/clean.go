@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"sync"
 	"time"
 
@@ -41,7 +42,7 @@ func (l *lane) drop(s *streamState, before record.Offset) {
 	}
 }
 
-// cut truncates s and remembers the step for the next control frame.
+// cut truncates s and remembers the step, to be logged before the next commit.
 func (l *lane) cut(s *streamState, before record.Offset) {
 	if before <= s.first {
 		return
@@ -178,22 +179,20 @@ func (l *lane) oldestKept(s *streamState, surplus int64) record.Offset {
 	return at
 }
 
-// firstSince is the lowest offset whose frame holds a record of time t or later, or what readers see as the end.
-func (l *lane) firstSince(s *streamState, t int64) record.Offset {
-	if len(s.extents) == 0 {
-		return s.first
-	}
-	at := s.first
+// firstSince is the lowest offset whose frame holds a record of time t or later, and that frame's highest time.
+func (l *lane) firstSince(s *streamState, t int64) (at record.Offset, newest int64) {
+	at, newest = s.first, math.MinInt64
 	l.walk(s,
 		func(g *group) bool { return g.maxTime >= t },
 		func(f frameInfo) bool {
 			if f.maxTime >= t {
+				newest = f.maxTime
 				return false
 			}
 			at = f.next
 			return true
 		})
-	return min(at, s.synced)
+	return at, newest
 }
 
 // maintain runs until the lane is stopped.
@@ -226,13 +225,31 @@ func (l *lane) expire() {
 	if !now.Trusted {
 		return
 	}
+	var aged []*streamState
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, s := range l.streams {
 		if s.policy.MaxAge > 0 {
-			l.drop(s, l.firstSince(s, now.Wall-int64(s.policy.MaxAge)))
+			aged = append(aged, s)
 		}
 	}
+	l.mu.Unlock()
+	for _, s := range aged {
+		l.expireStream(s, now.Wall)
+	}
+}
+
+// expireStream takes the mutex for one stream: it may have to read frame headers, and appends must not wait for all
+// streams. It looks only when the oldest frame can have expired.
+func (l *lane) expireStream(s *streamState, now int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	since := now - int64(s.policy.MaxAge)
+	if s.deleted || s.policy.MaxAge == 0 || s.first == s.oldest && since <= s.oldestTime {
+		return
+	}
+	at, newest := l.firstSince(s, since)
+	l.drop(s, at)
+	s.oldest, s.oldestTime = at, newest
 }
 
 // reclaim drops the oldest records of streams that allow it while the node is over its budget, and deletes the segments

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/leat-io/leat/internal/record"
@@ -395,11 +394,7 @@ func (l *lane) writeOut(buf []byte) error {
 		err = errors.Join(err, cut)
 		l.fail(fmt.Errorf("cut back segment %d: %w", l.active.number, err))
 	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
-		return record.Errorf(record.Full, "write to segment %d: %w", l.active.number, err).
-			WithHint("free space on the disk of %s", l.dir.Path())
-	}
-	return record.Errorf(record.Unavailable, "write to segment %d: %w", l.active.number, err)
+	return fmt.Errorf("write to segment %d: %w", l.active.number, l.classify(err))
 }
 
 // sync makes all that was written durable and shows it to readers. A failed fdatasync is final: the kernel may have

@@ -55,6 +55,9 @@ func (l *lane) quarantine(d *damage) string {
 		return fmt.Sprintf("no: %d copies are there already", maxQuarantined)
 	}
 	name := fmt.Sprintf("%s/%016x-%d.bin", quarantineDir, d.segment.number, d.from)
+	if _, err := l.dir.Stat(name); err == nil { // by an earlier start
+		return l.dir.Path() + "/" + name
+	}
 	b := make([]byte, min(d.to-d.from, maxQuarantineBytes))
 	err := func() error {
 		in, err := l.dir.Open(fileName(d.segment.number, d.segment.salt, segmentExt))

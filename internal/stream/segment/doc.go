@@ -23,7 +23,7 @@
 // Streams, policies, extents and cursors change by steps (op) that are logged in control frames. Each segment begins
 // with a checkpoint: the steps that lead to the state at that point. Opening applies the newest checkpoint and replays
 // one segment, whatever is stored. Steps that only give space back (truncation by policy) are applied at once and
-// logged with the next control frame: losing one brings old records back and nothing else.
+// logged before the next commit: losing one brings old records back and nothing else.
 //
 // # Reading
 //

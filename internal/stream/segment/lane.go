@@ -33,7 +33,7 @@ type lane struct {
 	end      int64 // where the next frame goes in the active segment
 	synced   int64 // what an fdatasync has covered of it
 	dirty    []*streamState
-	lazy     []op // applied, to be logged with the next control frame: losing them brings back old data, no harm
+	lazy     []op // applied, logged before the next commit: losing them brings back old data, no harm
 	queue    queue
 	stopping bool
 	failed   error
@@ -108,7 +108,14 @@ type control struct {
 	// barrier keeps what was admitted later out of this commit: its checks must see the changes made.
 	barrier bool
 	steps   func() ([]op, error)
+	ended   func() // when set, called once: when the commit has been decided or was refused
 	ops     []op
+}
+
+func (c *control) end() {
+	if c.ended != nil {
+		c.ended()
+	}
 }
 
 // append encodes the records of one Append into the queue. Called with admission granted.
@@ -218,11 +225,13 @@ func (l *lane) submit(ctx context.Context, c *control) error {
 	l.mu.Lock()
 	if err := l.refuse(); err != nil {
 		l.mu.Unlock()
+		c.end()
 		return err
 	}
-	l.queue.items = append(l.queue.items, item{
-		control: c, done: func(_ record.Offset, err error) { done <- err },
-	})
+	l.queue.items = append(l.queue.items, item{control: c, done: func(_ record.Offset, err error) {
+		c.end()
+		done <- err
+	}})
 	l.mu.Unlock()
 	l.wake()
 	select {

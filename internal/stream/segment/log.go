@@ -69,7 +69,7 @@ type Log struct {
 	byName map[record.StreamName]*streamState
 	space  vfs.Space
 
-	names sync.Mutex // held across a creation, so that lanes agree on names
+	names sync.Mutex // held until a commit has ended, even when nobody waits for it, so that lanes agree on names
 
 	failOnce  sync.Once
 	failed    chan struct{}

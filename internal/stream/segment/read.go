@@ -306,7 +306,11 @@ func (l *lane) seekGroup(s *streamState, from record.Offset, t int64) (off recor
 		}
 		groups := s.groups
 		if e.segment != l.active.number {
-			if groups, err = l.indexes.get(*l.segments[e.segment], s.id); err != nil {
+			groups, err = l.indexes.get(*l.segments[e.segment], s.id)
+			if errors.Is(err, fs.ErrNotExist) {
+				return max(from, e.first), true, nil // a segment is missing: Read finds out and goes on behind it
+			}
+			if err != nil {
 				return 0, false, err
 			}
 		}

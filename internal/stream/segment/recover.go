@@ -38,6 +38,9 @@ func (l *lane) recover() error {
 	if l.floor, err = openFloor(l.dir); err != nil {
 		return err
 	}
+	if kept, err := l.dir.ReadDir(quarantineDir); err == nil {
+		l.quarantined = len(kept)
+	}
 	r := &recovery{l: l, base: -1}
 	if err := r.list(); err != nil {
 		return err

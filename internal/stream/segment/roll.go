@@ -82,7 +82,7 @@ func (l *lane) createSegment(number uint64, ops []op) (*segmentState, *vfs.File,
 	name := fileName(number, seg.salt, segmentExt)
 	file, err := l.dir.Create(name)
 	if err != nil {
-		return nil, nil, fmt.Errorf("create segment %d: %w", number, classify(err))
+		return nil, nil, fmt.Errorf("create segment %d: %w", number, l.classify(err))
 	}
 	if _, err = file.WriteAt(head, 0); err == nil {
 		if err = file.Sync(); err == nil {
@@ -95,7 +95,7 @@ func (l *lane) createSegment(number uint64, ops []op) (*segmentState, *vfs.File,
 			err = errors.Join(err, gone)
 			l.fail(fmt.Errorf("remove segment %d, whose creation failed: %w", number, err))
 		}
-		return nil, nil, fmt.Errorf("create segment %d: %w", number, classify(err))
+		return nil, nil, fmt.Errorf("create segment %d: %w", number, l.classify(err))
 	}
 	seg.size = int64(len(head))
 	l.physical.Add(seg.size)
@@ -104,12 +104,11 @@ func (l *lane) createSegment(number uint64, ops []op) (*segmentState, *vfs.File,
 }
 
 // classify gives an error of the file system the kind that appenders see.
-func classify(err error) error {
-	kind := record.Unavailable
+func (l *lane) classify(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
-		kind = record.Full
+		return record.Errorf(record.Full, "%w", err).WithHint("free space on the disk of %s", l.dir.Path())
 	}
-	return record.Errorf(kind, "%w", err)
+	return record.Errorf(record.Unavailable, "%w", err)
 }
 
 func newID() uint64 {

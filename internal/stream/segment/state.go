@@ -66,6 +66,11 @@ type streamState struct {
 	cursors map[string]stream.Cursor
 	wake    chan struct{} // closed and cleared when synced, sealed or deleted changes; nil when nobody waits
 
+	// oldestTime is the highest time in the frame that begins at oldest, as expiry found it last; the frame does not
+	// expire before then.
+	oldest     record.Offset
+	oldestTime int64
+
 	// unsure is, during recovery, how many offsets may have been lost behind next; see recovery.damage.
 	unsure uint64
 }

@@ -2,6 +2,7 @@ package segment_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -475,5 +476,117 @@ func TestIndexWithoutSegmentIsRemoved(t *testing.T) {
 	l.open()
 	if _, err := os.Stat(orphan); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is still there: %v", orphan, err)
+	}
+}
+
+// tickingClock counts how often it is read: once by each round of maintenance, among others.
+type tickingClock struct {
+	clock.Clock
+	reads atomic.Int64
+}
+
+func (c *tickingClock) Read() clock.Reading {
+	c.reads.Add(1)
+	return c.Clock.Read()
+}
+
+// Expiry does not look again at frames that it knows to be young, and a record of the far future hides others no longer
+// than it is there itself.
+func TestExpiryLooksWhenSomethingCanHaveExpired(t *testing.T) {
+	l := newLab(t)
+	fake := clock.NewFake(streamtest.Now())
+	clk := &tickingClock{Clock: fake}
+	start := fake.Read().Wall
+	var reads atomic.Int64
+	l.hook = func(op vfs.Op) error {
+		if op.Kind == vfs.OpRead && isSegment(op.Name) {
+			reads.Add(1)
+		}
+		return nil
+	}
+	l.opts.Clock, l.opts.MaintainInterval = clk, time.Millisecond
+	l.open()
+	id := l.ensure("test/age", stream.Policy{MaxAge: time.Hour})
+	l.append(id, record.Record{Time: start + int64(1000*time.Hour), Payload: []byte("future")})
+	for i := range 10 {
+		l.append(id, record.Record{Time: start + int64(i), Payload: []byte("x")})
+	}
+	rounds := func(n int64) {
+		t.Helper()
+		end := clk.reads.Load() + n
+		testenv.Wait(t, 20*time.Second, func() bool { return clk.reads.Load() >= end }, "maintenance")
+	}
+	rounds(20)
+	before := reads.Load()
+	rounds(100)
+	if n := reads.Load() - before; n > 0 {
+		t.Errorf("%d reads in rounds in which nothing could expire", n)
+	}
+	fake.Advance(2 * time.Hour)
+	rounds(10)
+	if b := l.bounds(id); b.First != 0 {
+		t.Errorf("bounds %+v: the oldest record is of the future", b)
+	}
+	if _, err := l.log.Commit(t.Context(), stream.Change{Truncate: &stream.Truncate{ID: id, Before: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Wait(t, 20*time.Second, func() bool { return l.bounds(id).First == 11 }, "expiry behind the record of the future")
+}
+
+// Seek goes past a segment that has disappeared, as Read does.
+func TestSeekPastAMissingSegment(t *testing.T) {
+	d := newDamageLab(t, true, false)
+	d.open()
+	segments := d.segments()
+	missing := segments[len(segments)/2]
+	var kept []byte
+	for _, path := range segments {
+		if path != missing {
+			kept = append(kept, d.read(path)...)
+		}
+	}
+	lost := slices.IndexFunc(d.want, func(p string) bool { return !bytes.Contains(kept, []byte(p)) })
+	d.must(os.Remove(missing))
+	d.must(os.Remove(strings.TrimSuffix(missing, ".seg") + ".idx"))
+	at, err := d.log.Seek(t.Context(), d.id, time.Unix(0, int64(lost)))
+	if err != nil || int(at) <= lost || int(at) >= damageRecords {
+		t.Errorf("seek of a lost record's time: %d, %v; the first lost one is %d", at, err, lost)
+	}
+}
+
+// A creation whose caller went away still keeps its name from the other lane.
+func TestNameOfACreationThatNobodyWaitsFor(t *testing.T) {
+	l, disk := newLab(t), &switchable{}
+	l.hook = disk.call
+	l.open()
+	arrived, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	disk.set(func(op vfs.Op) error {
+		if op.Kind == vfs.OpSync && strings.HasPrefix(op.Name, "short/") && isSegment(op.Name) {
+			once.Do(func() {
+				close(arrived)
+				<-release
+			})
+		}
+		return nil
+	})
+	create := func(ctx context.Context, lane stream.Lane) error {
+		_, err := l.log.Commit(ctx, stream.Change{Create: &stream.Create{Name: "test/name", Policy: stream.Policy{Lane: lane}}})
+		return err
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- create(ctx, stream.Short) }()
+	<-arrived
+	cancel()
+	wantKind(t, "creation that is not waited for", <-first, record.Unavailable)
+	go func() { second <- create(t.Context(), stream.Long) }()
+	select { // a moment in which the other lane, whose disk is free, would create it
+	case err := <-second:
+		t.Errorf("created in the other lane while undecided: %v", err)
+		close(release)
+	case <-time.After(50 * time.Millisecond):
+		close(release)
+		wantKind(t, "creation of a name that is taken", <-second, record.Conflict)
 	}
 }
