@@ -165,7 +165,8 @@ type Change struct {
 
 // The changes.
 type (
-	// Create makes a stream: Conflict when the name exists. ID 0 lets the engine choose; Commit tells it.
+	// Create makes a stream: Conflict when the name exists. ID 0 lets the engine choose; Commit tells it. An ID that a
+	// stream had, even a deleted one, must never be given to another.
 	Create struct {
 		Name   record.StreamName
 		ID     record.StreamID

@@ -60,7 +60,7 @@ func NewDisk(t *testing.T, dir string, size int64) *Disk {
 	}
 	d.run("mkfs.ext4", "-q", "-F", d.image)
 	d.run("mount", "-o", "loop", d.image, d.Path)
-	t.Cleanup(func() { d.run("umount", d.Path) })
+	t.Cleanup(d.unmount)
 	return d
 }
 
@@ -86,8 +86,22 @@ func (d *Disk) CutPower() {
 // Remount brings the disk back as a machine finds it when the power returns. Nothing may have files on it open.
 func (d *Disk) Remount() {
 	d.t.Helper()
-	d.run("umount", d.Path)
+	d.unmount()
 	d.run("mount", "-o", "loop", d.image, d.Path)
+}
+
+// unmount waits while the kernel still holds files of a process that has just ended.
+func (d *Disk) unmount() {
+	d.t.Helper()
+	var out []byte
+	Wait(d.t, 20*time.Second, func() bool {
+		var err error
+		out, err = exec.Command(Need(d.t, "umount"), d.Path).CombinedOutput()
+		return err == nil
+	}, "unmount "+d.Path)
+	if len(out) > 0 {
+		d.t.Logf("umount: %s", out)
+	}
 }
 
 func (d *Disk) run(name string, args ...string) {

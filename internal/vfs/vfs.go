@@ -63,9 +63,9 @@ type Dir struct {
 	hook Hook
 }
 
-// OpenDir opens path, creating it and its parents (mode 0o700) when missing. hook may be nil.
+// OpenDir opens path, creating it and its parents (mode 0o700), durably, when missing. hook may be nil.
 func OpenDir(path string, hook Hook) (*Dir, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := makeDurably(path); err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(path)
@@ -75,10 +75,39 @@ func OpenDir(path string, hook Hook) (*Dir, error) {
 	return &Dir{root: root, path: path, hook: hook}, nil
 }
 
-// Sub opens the directory name below d, creating it when missing. It must be closed on its own.
+// makeDurably creates a directory and its parents and syncs what holds them: what is synced inside a directory whose own
+// name is not durable is gone with it after a power cut.
+func makeDurably(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	up := filepath.Dir(path)
+	if up != path {
+		if err := makeDurably(up); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	f, err := os.Open(up)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// Sub opens the directory name below d, creating it, durably, when missing. It must be closed on its own.
 func (d *Dir) Sub(name string) (*Dir, error) {
-	if err := d.MkdirAll(name); err != nil {
-		return nil, err
+	if _, err := d.root.Stat(name); errors.Is(err, fs.ErrNotExist) {
+		if err := d.MkdirAll(name); err != nil {
+			return nil, err
+		}
+		for up := name; up != "."; up = parent(up) {
+			if err := d.SyncDir(parent(up)); err != nil {
+				return nil, err
+			}
+		}
 	}
 	root, err := d.root.OpenRoot(name)
 	if err != nil {

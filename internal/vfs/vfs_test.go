@@ -82,7 +82,7 @@ func TestHooksSeeEveryOperationWithItsPath(t *testing.T) {
 		sub.SyncDir("."), sub.Remove("z")); err != nil {
 		t.Fatal(err)
 	}
-	want := "mkdir a, open a/x, write a/x, read a/x, sync a/x, truncate a/x, rename a/x, link a/y, syncdir a/., remove a/z"
+	want := "mkdir a, syncdir ., open a/x, write a/x, read a/x, sync a/x, truncate a/x, rename a/x, link a/y, syncdir a/., remove a/z"
 	if got := strings.Join(seen, ", "); got != want {
 		t.Errorf("saw  %s\nwant %s", got, want)
 	}
