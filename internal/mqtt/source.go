@@ -64,7 +64,7 @@ type SourceStats struct {
 	Dropped     int64 // messages that can never be taken (too large, for example)
 }
 
-// Degraded lists, in words, what an operator should look at.
+// Degraded lists, in words, what an operator should look at. The source is named by whoever shows it.
 func (s *SourceStatus) Degraded() []string {
 	var out []string
 	if !s.Connected {

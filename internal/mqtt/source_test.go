@@ -307,7 +307,7 @@ func TestRefusedSubscriptionIsReported(t *testing.T) {
 			cfg.Resubscribe = 20 * time.Millisecond
 			ts := startSource(t, cfg, nil)
 			ts.ready(t, 2)
-			want := "mqtt source plant: subscription to secret/# refused with reason " + code
+			want := "subscription to secret/# refused with reason " + code
 			st := ts.Status()
 			if d := st.Degraded(); len(d) != 1 || d[0] != want {
 				t.Errorf("degraded %q, want %q", d, want)
