@@ -131,12 +131,7 @@ func stopCommand(ts *testscript.TestScript, neg bool, args []string) {
 	pid := pidOf(ts, args[0])
 	began := time.Now()
 	ts.Check(syscall.Kill(pid, syscall.SIGTERM))
-	for alive(pid) {
-		if time.Since(began) > 10*time.Second {
-			ts.Fatalf("process %d still runs after 10 s", pid)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	waitEnd(ts, pid)
 	// The promise is a second; the rest is for a machine that tests other things at the same time.
 	if took := time.Since(began); took > 3*time.Second {
 		ts.Fatalf("stopping took %s", took)
@@ -146,8 +141,15 @@ func stopCommand(ts *testscript.TestScript, neg bool, args []string) {
 func killCommand(ts *testscript.TestScript, neg bool, args []string) {
 	pid := pidOf(ts, args[0])
 	ts.Check(syscall.Kill(pid, syscall.SIGKILL))
-	for alive(pid) {
-		time.Sleep(5 * time.Millisecond)
+	waitEnd(ts, pid)
+}
+
+// waitEnd polls until a process that is no child of this one has ended.
+func waitEnd(ts *testscript.TestScript, pid int) {
+	for deadline := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("process %d still runs after 10 s", pid)
+		}
 	}
 }
 

@@ -87,17 +87,8 @@ func (a *acceptor) payloads() string {
 }
 
 // logBuffer collects log lines.
-type logBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
+type logBuffer struct{ testenv.Output }
 
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-func (l *logBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 func (l *logBuffer) tail() string {
 	lines := strings.Split(l.String(), "\n")
 	return strings.Join(lines[max(0, len(lines)-30):], "\n")

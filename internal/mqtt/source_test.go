@@ -324,7 +324,7 @@ func TestRefusedSubscriptionIsReported(t *testing.T) {
 	}
 }
 
-func TestRefusedSubscriptionHealsWithoutARestart(t *testing.T) {
+func TestSubscriptionThatTheAccessListRefusesIsReported(t *testing.T) {
 	users := auth.Config{
 		AnonymousPolicies: []string{"p"},
 		Policies: map[string]auth.Policy{"p": {Statement: []auth.Statement{

@@ -1,7 +1,6 @@
 package blobtest
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -34,7 +32,7 @@ type Gateway struct {
 	dir  string
 	port int
 	cmd  *exec.Cmd
-	log  *syncBuffer
+	log  *testenv.Output
 }
 
 // StartGateway starts a server with one bucket, and stops it when the test ends. The program comes from .tools/bin of
@@ -43,7 +41,7 @@ func StartGateway(t testing.TB) *Gateway {
 	t.Helper()
 	g := &Gateway{
 		Region: "us-east-1", Bucket: "lake", AccessKey: "leat-admin", SecretKey: "a-secret-of-the-test",
-		t: t, dir: t.TempDir(), port: testenv.Port(t), log: &syncBuffer{},
+		t: t, dir: t.TempDir(), port: testenv.Port(t), log: &testenv.Output{},
 	}
 	g.bin = testenv.Need(t, filepath.Join(testenv.ModuleRoot(t), ".tools", "bin", "versitygw"), "versitygw")
 	g.Endpoint = fmt.Sprintf("http://127.0.0.1:%d", g.port)
@@ -150,22 +148,4 @@ func (g *Gateway) admin(args ...string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		g.t.Fatalf("versitygw admin %s: %v\n%s", args[0], err, out)
 	}
-}
-
-// syncBuffer is the output of a process that may still be writing when it is printed.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

@@ -1,12 +1,10 @@
 package s3_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"github.com/leat-io/leat/internal/blob"
 	"github.com/leat-io/leat/internal/blob/blobtest"
 	"github.com/leat-io/leat/internal/blob/s3"
+	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/internal/vfs"
 )
 
@@ -43,22 +42,7 @@ func settings(g *blobtest.Gateway) s3.Config {
 }
 
 // logBuffer keeps what was logged.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
+type logBuffer struct{ testenv.Output }
 
 func (l *logBuffer) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))

@@ -408,7 +408,7 @@ func TestTruncationBesideAppendsCountsBytes(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		time.Sleep(2 * time.Millisecond) // likely enough for Commit to be queued; where it is not, nothing is tested
+		testenv.Wait(t, 30*time.Second, func() bool { return l.log.Queued(stream.Short) == 2 }, "append and truncation queued together")
 		close(release)
 		wait.Wait()
 		if b := l.bounds(id); b.Bytes != 1100 {
