@@ -46,7 +46,7 @@ func Load(src Source) (*Loaded, error) {
 		return nil, err
 	}
 	l := &Loaded{Config: Default(), File: src.File, secrets: w.secrets}
-	l.Warnings = w.addVariables(root, src.Env)
+	l.Warnings = slices.Concat(w.moveComponentKeys(root), w.addComponentVariables(root, src.Env), w.addVariables(root, src.Env))
 	for _, path := range slices.Sorted(maps.Keys(src.Flags)) {
 		w.set(root, path, src.Flags[path], orDefault(src.Names[path], "--"+path))
 	}
