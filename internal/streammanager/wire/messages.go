@@ -1,7 +1,5 @@
 package wire
 
-import "github.com/leat-io/leat/internal/record"
-
 // Operation is a frame's operation code: what its payload is.
 type Operation int8
 
@@ -40,7 +38,7 @@ type Connect struct {
 	ProtocolVersion                string   `cbor:"protocolVersion"`
 	OtherSupportedProtocolVersions []string `cbor:"otherSupportedProtocolVersions"`
 	SDKVersion                     string   `cbor:"sdkVersion"`
-	AuthToken                      string   `cbor:"authToken"` // "" when absent: the Java client sends an empty one
+	AuthToken                      string   `cbor:"authToken,omitempty"` // "" when absent: the Java client sends an empty one
 }
 
 // ConnectResponse answers Connect.
@@ -102,16 +100,16 @@ type (
 	ReadRequest struct {
 		RequestID  string               `cbor:"requestId"`
 		StreamName string               `cbor:"streamName"`
-		Options    *ReadMessagesOptions `cbor:"readMessagesOptions"`
+		Options    *ReadMessagesOptions `cbor:"readMessagesOptions,omitempty"`
 	}
 )
 
 // ReadMessagesOptions says which messages a read wants. Absent values are nil.
 type ReadMessagesOptions struct {
-	DesiredStartSequenceNumber *Int `cbor:"desiredStartSequenceNumber"`
-	MinMessageCount            *Int `cbor:"minMessageCount"`
-	MaxMessageCount            *Int `cbor:"maxMessageCount"`
-	ReadTimeoutMillis          *Int `cbor:"readTimeoutMillis"`
+	DesiredStartSequenceNumber *Int `cbor:"desiredStartSequenceNumber,omitempty"`
+	MinMessageCount            *Int `cbor:"minMessageCount,omitempty"`
+	MaxMessageCount            *Int `cbor:"maxMessageCount,omitempty"`
+	ReadTimeoutMillis          *Int `cbor:"readTimeoutMillis,omitempty"`
 }
 
 // The responses that carry something.
@@ -248,20 +246,3 @@ const (
 	KindSiteWise     ExportKind = "sitewise"
 	KindS3           ExportKind = "s3"
 )
-
-// Error is a failure with the protocol's own status. Errors without one get theirs from their record.Kind, see StatusOf.
-type Error struct {
-	Status  Status
-	Message string
-}
-
-// Error is the message.
-func (e *Error) Error() string { return e.Message }
-
-// StatusOf is the status and the message that an error becomes on the wire; the hint is part of the message, since the
-// message is all that a client's program sees.
-func StatusOf(err error) (Status, string) {
-	panic("to be written by the owner of this package")
-}
-
-var _ = record.NotFound
