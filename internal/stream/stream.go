@@ -59,9 +59,12 @@ const (
 type Policy struct {
 	Durability Durability
 	OnFull     OnFull
-	Lane       Lane          // fixed at creation
-	MaxBytes   int64         // of key + payload + attributes; 0 = no limit but the node's
-	MaxAge     time.Duration // by record time; 0 = no limit
+	Lane       Lane  // fixed at creation
+	MaxBytes   int64 // of key + payload + attributes; 0 = no limit but the node's
+	// DropBytes is the least that DropOldest drops at once when MaxBytes is exceeded, so that the first offset moves
+	// rarely and by much: at least the surplus, about this many bytes, never the newest record. 0 = the surplus alone.
+	DropBytes int64
+	MaxAge    time.Duration // by record time; 0 = no limit
 	// UntilExported keeps records until every cursor whose name starts with "export/" has passed them, and truncates
 	// them then. A stream without such a cursor keeps everything.
 	UntilExported bool
@@ -135,6 +138,10 @@ type Reader interface {
 	Seek(ctx context.Context, id record.StreamID, t time.Time) (record.Offset, error)
 	// Bounds tells where the stream begins and ends.
 	Bounds(id record.StreamID) (Bounds, error)
+	// Sync returns once everything that was acknowledged before the call is readable, at level OS too: for readers that
+	// must see what another process was just told is there. It costs an fdatasync at most, and callers share it. It
+	// fails with NotFound, or Unavailable when ctx ends or the engine has failed or is closed.
+	Sync(ctx context.Context, id record.StreamID) error
 }
 
 // Bounds is the extent of a stream.

@@ -157,7 +157,7 @@ func (p *plan) alter(c *stream.Alter) error {
 }
 
 func checkPolicy(p stream.Policy) error {
-	if p.MaxBytes < 0 || p.MaxAge < 0 || p.Durability > stream.OS || p.OnFull > stream.DropOldest || p.Lane > stream.Long {
+	if p.MaxBytes < 0 || p.DropBytes < 0 || p.MaxAge < 0 || p.Durability > stream.OS || p.OnFull > stream.DropOldest || p.Lane > stream.Long {
 		return record.Errorf(record.Invalid, "policy %+v: a value is out of range", p)
 	}
 	return nil

@@ -47,8 +47,11 @@ type buffer struct {
 	changed chan struct{} // closed at the next append, seal or deletion; nil while nobody waits
 }
 
-// add appends at least one record; all were found admissible.
+// add appends records that were found admissible.
 func (b *buffer) add(records []record.Record, at clock.Reading) {
+	if len(records) == 0 {
+		return
+	}
 	c, first := b.last(), b.next // first is where this append begins in c
 	for i := range records {
 		r := &records[i]
@@ -145,12 +148,26 @@ func (b *buffer) passed() dropped {
 	return b.truncate(before)
 }
 
-// shrink drops the oldest records until extra bytes more fit the policy's limit.
+// shrink drops the oldest records until extra bytes more fit the policy's limit, and DropBytes when it drops any.
 func (b *buffer) shrink(extra int64) dropped {
-	if b.policy.OnFull != stream.DropOldest || b.policy.MaxBytes <= 0 {
+	p := &b.policy
+	if p.OnFull != stream.DropOldest || p.MaxBytes <= 0 || b.bytes+extra <= p.MaxBytes {
 		return dropped{}
 	}
-	return b.dropWhile(func(*chunk, int) bool { return b.bytes+extra > b.policy.MaxBytes })
+	goal := b.bytes - p.DropBytes
+	return b.dropWhile(func(*chunk, int) bool {
+		newest := extra == 0 && b.first+1 == b.next
+		return b.bytes+extra > p.MaxBytes || b.bytes > goal && !newest
+	})
+}
+
+// charged is what the engine's limit counts for the stream.
+func (b *buffer) charged() int64 { return b.bytes + perRecord*int64(b.next-b.first) }
+
+// dropCharged drops the oldest records until so much is not charged any more, or none is left.
+func (b *buffer) dropCharged(n int64) dropped {
+	goal := b.charged() - n
+	return b.dropWhile(func(*chunk, int) bool { return b.charged() > goal })
 }
 
 // exported is the offset that every export cursor has passed; ok is false when there is none.

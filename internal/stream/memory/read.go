@@ -66,6 +66,12 @@ func (e *Engine) Seek(_ context.Context, id record.StreamID, t time.Time) (recor
 	return b.seek(t.UnixNano()), nil
 }
 
+// Sync is part of stream.Reader: what is acknowledged is readable.
+func (e *Engine) Sync(_ context.Context, id record.StreamID) error {
+	_, err := e.find(id)
+	return err
+}
+
 // Bounds is part of stream.Reader.
 func (e *Engine) Bounds(id record.StreamID) (stream.Bounds, error) {
 	b, err := e.find(id)

@@ -23,7 +23,7 @@ func (l *lane) enforce(s *streamState) {
 	}
 	p := &s.policy
 	if p.MaxBytes > 0 && p.OnFull == stream.DropOldest && s.bytes > p.MaxBytes {
-		l.drop(s, l.oldestKept(s, s.bytes-p.MaxBytes))
+		l.drop(s, l.oldestKept(s, s.bytes-p.MaxBytes, p.DropBytes))
 	}
 	if p.UntilExported {
 		if lowest, ok := s.exported(); ok {
@@ -166,15 +166,23 @@ func (l *lane) walk(s *streamState, inside func(g *group) bool, visit func(f fra
 // exactBelow is the MaxBytes up to which the oldest records are dropped frame by frame and not group by group.
 const exactBelow = 64 * groupSpan
 
-// oldestKept is the offset before which at least surplus logical bytes lie.
-func (l *lane) oldestKept(s *streamState, surplus int64) record.Offset {
-	at := s.first
+// oldestKept is the offset before which at least surplus logical bytes lie, and at least `least` where that leaves
+// something.
+func (l *lane) oldestKept(s *streamState, surplus, least int64) record.Offset {
+	at, passed := s.first, int64(0)
+	wanted := max(surplus, least)
 	l.walk(s,
-		func(g *group) bool { return surplus < int64(g.logical) && s.policy.MaxBytes < exactBelow },
+		func(g *group) bool {
+			cut := g.first < s.first || g.next() == s.next // part of it is gone, or is the newest frame
+			return cut || wanted-passed < int64(g.logical) && s.policy.MaxBytes < exactBelow
+		},
 		func(f frameInfo) bool {
+			if passed >= surplus && f.next >= s.next {
+				return false
+			}
 			at = f.next
-			surplus -= f.logical
-			return surplus > 0
+			passed += f.logical
+			return passed < wanted
 		})
 	return at
 }

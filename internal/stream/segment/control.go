@@ -96,14 +96,28 @@ func appendString(b []byte, s string) []byte {
 }
 
 func appendPolicy(b []byte, p *stream.Policy) []byte {
-	var exported byte
+	var flags byte
 	if p.UntilExported {
-		exported = 1
+		flags |= policyUntilExported
 	}
-	b = append(b, byte(p.Durability), byte(p.OnFull), byte(p.Lane), exported)
+	if p.DropBytes != 0 {
+		flags |= policyDropBytes
+	}
+	b = append(b, byte(p.Durability), byte(p.OnFull), byte(p.Lane), flags)
 	b = binary.AppendUvarint(b, uint64(p.MaxBytes))
-	return binary.AppendUvarint(b, uint64(p.MaxAge))
+	b = binary.AppendUvarint(b, uint64(p.MaxAge))
+	if p.DropBytes != 0 {
+		b = binary.AppendUvarint(b, uint64(p.DropBytes))
+	}
+	return b
 }
+
+// The flags of a policy. Fields that came later are written only where they are used, so that logs without them stay
+// as they were.
+const (
+	policyUntilExported = 1 << iota
+	policyDropBytes     // max age is followed by drop bytes
+)
 
 // opReader takes a body of ops apart. After the first malformed field every read gives zero and bad is set.
 type opReader struct {
@@ -164,14 +178,17 @@ func (r *opReader) field() []byte {
 func (r *opReader) fail() { r.b, r.bad = nil, true }
 
 func (r *opReader) policy() stream.Policy {
-	p := stream.Policy{
-		Durability:    stream.Durability(r.byte()),
-		OnFull:        stream.OnFull(r.byte()),
-		Lane:          stream.Lane(r.byte()),
-		UntilExported: r.byte() == 1,
-	}
+	p := stream.Policy{Durability: stream.Durability(r.byte()), OnFull: stream.OnFull(r.byte()), Lane: stream.Lane(r.byte())}
+	flags := r.byte()
+	p.UntilExported = flags&policyUntilExported != 0
 	p.MaxBytes = int64(r.uvarint())
 	p.MaxAge = time.Duration(r.uvarint())
+	if flags&policyDropBytes != 0 {
+		p.DropBytes = int64(r.uvarint())
+	}
+	if flags >= policyDropBytes<<1 {
+		r.fail() // what follows is not known
+	}
 	return p
 }
 

@@ -72,7 +72,7 @@ var someOps = []op{
 	{kind: opBounds, id: 5, offset: 17, next: 1 << 50},
 	{kind: opExtent, id: 5, extent: extent{first: 17, next: 1 << 50, segment: 3, physical: 9, logical: 8, maxTime: -1}},
 	{kind: opCursor, id: 5, name: "export/lake", offset: 18, state: []byte("{}")},
-	{kind: opAlter, id: 5}, {kind: opSeal, id: 5}, {kind: opTruncate, id: 5, offset: 20, bytes: 3},
+	{kind: opAlter, id: 5}, {kind: opAlter, id: 5, policy: stream.Policy{MaxBytes: 9, MaxAge: 8, DropBytes: 1 << 40}}, {kind: opSeal, id: 5}, {kind: opTruncate, id: 5, offset: 20, bytes: 3},
 	{kind: opCursorDelete, id: 5, name: "export/lake"}, {kind: opSkip, id: 5, offset: 1 << 51},
 	{kind: opDelete, id: 5}, {kind: opDropSegment, segment: 3},
 }
@@ -85,6 +85,17 @@ func TestControlStepsSurviveEncoding(t *testing.T) {
 	}
 	if diff := cmp.Diff(someOps, got, unexported, cmpopts.EquateEmpty()); diff != "" || r.bad {
 		t.Errorf("bad %v, steps (-want +got):\n%s", r.bad, diff)
+	}
+}
+
+func TestPolicyFlagThatIsNotKnownIsMalformed(t *testing.T) {
+	b := appendPolicy(nil, &stream.Policy{UntilExported: true, DropBytes: 7})
+	for flags, bad := range map[byte]bool{0: false, 1: false, 3: false, 4: true, 0xff: true} {
+		b[3] = flags
+		r := opReader{b: b}
+		if p := r.policy(); r.bad != bad || p.UntilExported != (flags&1 != 0) {
+			t.Errorf("flags %#x: bad %v, %+v", flags, r.bad, p)
+		}
 	}
 }
 

@@ -55,7 +55,7 @@ func TestWriteGolden(t *testing.T) {
 	l := openGolden(t, *newGolden)
 	ids, err := l.Commit(t.Context(),
 		stream.Change{Create: &stream.Create{Name: "ingest/default", ID: 0x1122334455667788, Policy: stream.Policy{UntilExported: true}}},
-		stream.Change{Create: &stream.Create{Name: "sm/closed", ID: 0x99, Policy: stream.Policy{MaxBytes: 1 << 20, OnFull: stream.DropOldest, MaxAge: 24 * time.Hour}}})
+		stream.Change{Create: &stream.Create{Name: "sm/closed", ID: 0x99, Policy: goldenPolicy(1 << 16)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,12 +72,18 @@ func TestWriteGolden(t *testing.T) {
 	}
 }
 
-// TestGolden reads a log of each format version: what a release wrote stays readable (guarantee 9).
+// goldenPolicy is that of the sealed stream of a golden log.
+func goldenPolicy(dropBytes int64) stream.Policy {
+	return stream.Policy{MaxBytes: 1 << 20, OnFull: stream.DropOldest, MaxAge: 24 * time.Hour, DropBytes: dropBytes}
+}
+
+// TestGolden reads a log of each format version, and of each addition to it: what a release wrote stays readable
+// (guarantee 9).
 func TestGolden(t *testing.T) {
-	for _, version := range []string{"v1"} {
-		t.Run(version, func(t *testing.T) {
+	for dir, dropBytes := range map[string]int64{"v1": 0, "v1-drop-bytes": 1 << 16} {
+		t.Run(dir, func(t *testing.T) {
 			path := t.TempDir()
-			if err := os.CopyFS(path, os.DirFS("testdata/"+version)); err != nil {
+			if err := os.CopyFS(path, os.DirFS("testdata/"+dir)); err != nil {
 				t.Fatal(err)
 			}
 			l := openGolden(t, path)
@@ -87,7 +93,7 @@ func TestGolden(t *testing.T) {
 			}
 			closed, err := l.Lookup("sm/closed")
 			if err != nil || closed.ID != 0x99 || closed.Bounds.First != 3 || closed.Bounds.Next != 30 || !closed.Bounds.Sealed ||
-				closed.Policy != (stream.Policy{MaxBytes: 1 << 20, OnFull: stream.DropOldest, MaxAge: 24 * time.Hour}) {
+				closed.Policy != goldenPolicy(dropBytes) {
 				t.Fatalf("%+v, %v", closed, err)
 			}
 			if c, err := l.LoadCursor(open.ID, "export/lake"); err != nil || c.Offset != 4 || string(c.State) != "golden" {

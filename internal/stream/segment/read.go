@@ -55,6 +55,31 @@ func (l *Log) Read(ctx context.Context, id record.StreamID, from record.Offset, 
 	}
 }
 
+// Sync implements stream.Reader. What was acknowledged is written, so a commit that asks for durability is enough.
+func (l *Log) Sync(ctx context.Context, id record.StreamID) error {
+	s, err := l.stream(id)
+	if err != nil {
+		return err
+	}
+	la := s.lane
+	la.mu.Lock()
+	want, readable, err := s.next, s.synced >= s.next, la.refuse()
+	la.mu.Unlock()
+	if readable || err != nil {
+		return err
+	}
+	err = la.submit(ctx, &control{steps: func() ([]op, error) { return nil, nil }})
+	la.mu.Lock()
+	defer la.mu.Unlock()
+	switch {
+	case s.deleted:
+		return notFound(id)
+	case s.synced >= want:
+		return nil // also when something else of that commit failed: there was no room for truncations, say
+	}
+	return err
+}
+
 // readPlan is where to read next.
 type readPlan struct {
 	s       *streamState

@@ -122,7 +122,7 @@ func adminUnknown(w *world) {
 
 func adminAlter(w *world) {
 	id := w.create("test/a", stream.Policy{Lane: stream.Long})
-	p := stream.Policy{Durability: stream.OS, OnFull: stream.DropOldest, Lane: stream.Long, MaxBytes: 1 << 20, UntilExported: true}
+	p := stream.Policy{Durability: stream.OS, OnFull: stream.DropOldest, Lane: stream.Long, MaxBytes: 1 << 20, DropBytes: 1 << 16, UntilExported: true}
 	w.commit(alter(id, p))
 	if got := w.lookup("test/a").Policy; got != p {
 		w.Fatalf("policy %+v, want %+v", got, p)

@@ -28,6 +28,7 @@ func closeRefuses(w *world) {
 	_, err := w.e.Commit(w.soon(), seal(id))
 	w.wantKind("commit", err, record.Unavailable)
 	w.wantKind("store cursor", w.e.StoreCursor(w.soon(), id, "a", stream.Cursor{}), record.Unavailable)
+	w.wantKind("sync", w.e.Sync(w.soon(), id), record.Unavailable)
 	w.wantKind("read", w.e.Read(w.soon(), id, 0, 1, new(stream.Chunk)), record.Unavailable)
 }
 
@@ -124,7 +125,7 @@ func keepsRecords(w *world, end func(*world)) {
 }
 
 func keepsControl(w *world, end func(*world)) {
-	p := stream.Policy{Durability: stream.OS, OnFull: stream.DropOldest, MaxBytes: 12345, MaxAge: 99 * time.Hour, UntilExported: true}
+	p := stream.Policy{Durability: stream.OS, OnFull: stream.DropOldest, MaxBytes: 12345, DropBytes: 1234, MaxAge: 99 * time.Hour, UntilExported: true}
 	ids := w.commit(create("test/altered", stream.Policy{}), create("test/sealed", stream.Policy{}),
 		create("test/deleted", stream.Policy{}), create("test/again", stream.Policy{}))
 	for _, id := range ids {

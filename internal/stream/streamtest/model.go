@@ -13,7 +13,7 @@ import (
 	"github.com/leat-io/leat/internal/stream"
 )
 
-// checkModel compares the engine with plain slices over random histories of append, read, truncate, seal, cursors,
+// checkModel compares the engine with plain slices over random histories of append, read, sync, truncate, seal, cursors,
 // delete, reopen and crash.
 func checkModel(t *testing.T, open func(t testing.TB) Harness) {
 	deadline := time.Now().Add(open(t).Soak)
@@ -33,6 +33,7 @@ func runModel(t *testing.T, open func(t testing.TB) Harness) {
 			"append":       m.append1,
 			"append async": m.appendMany,
 			"read":         m.read1,
+			"sync":         m.sync1,
 			"seek":         m.seek1,
 			"truncate":     m.truncate1,
 			"seal":         m.seal1,
@@ -156,6 +157,15 @@ func (m *model) read1(rt *rapid.T) {
 		return
 	}
 	m.compare(s, from, b.Readable, rapid.SampledFrom([]int{1, 1000, 100_000, 1 << 20}).Draw(rt, "bytes"))
+}
+
+func (m *model) sync1(rt *rapid.T) {
+	_, s := m.pick(rt)
+	m.sync(s.id)
+	if b := m.bounds(s.id); int(b.Readable) != len(s.records) {
+		m.Fatalf("after sync: bounds %+v, %d records were acknowledged", b, len(s.records))
+	}
+	s.exposed = len(s.records)
 }
 
 // compare reads [from, to) and holds it against the model.

@@ -11,6 +11,8 @@ func policyCases() []testCase {
 	return []testCase{
 		{name: "reject: a full stream refuses and keeps, until truncated", run: policyReject},
 		{name: "drop oldest: a full stream makes room", run: policyDropOldest},
+		{name: "drop oldest: drop bytes go at once", run: policyDropBytes},
+		{name: "drop oldest: drop bytes never take the newest record", run: policyDropBytesNewest},
 		{name: "max age drops what is older", run: policyMaxAge},
 		{name: "max age waits for a clock that can be believed", run: policyMaxAgeUntrusted},
 		{name: "until exported: without an export cursor everything stays", run: policyExportNone},
@@ -18,6 +20,7 @@ func policyCases() []testCase {
 		{name: "until exported: switched on later it drops what was exported", run: policyExportLater},
 		{name: "node full: reject refuses until space is free", limits: Limits{MaxBytes: 4 << 20}, run: nodeReject},
 		{name: "node full: drop oldest goes on", limits: Limits{MaxBytes: 4 << 20}, run: nodeDropOldest},
+		{name: "node full: drop oldest keeps no other stream out", limits: Limits{MaxBytes: 4 << 20}, run: nodeDropOldestOthers},
 	}
 }
 
@@ -66,6 +69,50 @@ func policyDropOldest(w *world) {
 		w.Fatalf("gaps %v, first kept %d", gaps, b.First)
 	}
 	w.sameRecords(b.First, got, all[b.First:])
+}
+
+func policyDropBytes(w *world) {
+	id := w.create("test/drop", stream.Policy{MaxBytes: 50_000, DropBytes: 20_000, OnFull: stream.DropOldest})
+	all := numbered("d", 0, 500, 1000)
+	var first record.Offset
+	steps := 0
+	for i := range all {
+		w.append(id, all[i])
+		w.eventually("at most MaxBytes kept", func() bool { return w.bounds(id).Bytes <= 50_000 })
+		b := w.bounds(id)
+		if b.First == first {
+			continue
+		}
+		var dropped int64
+		for _, r := range all[first:b.First] {
+			dropped += int64(r.Size())
+		}
+		if dropped < 20_000 || dropped > 22_000 {
+			w.Fatalf("%d bytes dropped at once, to offset %d", dropped, b.First)
+		}
+		first = b.First
+		steps++
+	}
+	if steps < 20 || steps > 25 {
+		w.Fatalf("%d steps", steps)
+	}
+	w.wantRecords(id, first, all[first:])
+}
+
+func policyDropBytesNewest(w *world) {
+	id := w.create("test/drop", stream.Policy{})
+	all := numbered("d", 0, 20, 1000)
+	w.append(id, all[:10]...)
+	for i := 10; i < 13; i++ {
+		w.append(id, all[i])
+	}
+	w.commit(alter(id, stream.Policy{MaxBytes: 5000, DropBytes: 1 << 40, OnFull: stream.DropOldest}))
+	w.eventually("all but the newest is dropped", func() bool { return w.bounds(id).First == 12 })
+	for i := 13; i < 20; i++ {
+		w.append(id, all[i])
+	}
+	w.eventually("all but the newest is dropped", func() bool { return w.bounds(id).First >= 16 })
+	w.wantRecords(id, 19, all[19:])
 }
 
 func policyMaxAge(w *world) {
@@ -188,4 +235,16 @@ func nodeDropOldest(w *world) {
 		w.Fatalf("bounds %+v", b)
 	}
 	w.wantRecords(id, b.Next-16, batch)
+}
+
+func nodeDropOldestOthers(w *world) {
+	first := w.create("test/first", stream.Policy{OnFull: stream.DropOldest})
+	late := w.create("test/late", stream.Policy{OnFull: stream.DropOldest})
+	batch := numbered("n", 0, 16, 4000)
+	for _, id := range []record.StreamID{first, late, first} {
+		for range 100 { // 6.5 MB
+			w.append(id, batch...)
+		}
+		w.wantRecords(id, w.bounds(id).Next-16, batch)
+	}
 }

@@ -3,6 +3,7 @@ package streamtest
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/leat-io/leat/internal/record"
@@ -25,7 +26,65 @@ func readCases() []testCase {
 		{name: "seek looks at kept records only", run: seekTruncated},
 		{name: "seek in a long stream", run: seekLong},
 		{name: "bounds tell extent and bytes", run: boundsBytes},
+		{name: "sync makes what is acknowledged readable", run: syncReads},
+		{name: "sync is shared by many callers while others append", run: syncShared},
+		{name: "sync of an unknown or deleted stream is NotFound", run: syncUnknown},
 	}
+}
+
+func (w *world) sync(id record.StreamID) {
+	w.Helper()
+	if err := w.e.Sync(w.soon(), id); err != nil {
+		w.Fatalf("sync: %v", err)
+	}
+}
+
+func syncReads(w *world) {
+	for _, level := range []stream.Durability{stream.Disk, stream.OS} {
+		id := w.create([]record.StreamName{"test/disk", "test/os"}[level], stream.Policy{Durability: level})
+		w.sync(id) // an empty stream has nothing to wait for
+		want := numbered("s", 0, 50, 10)
+		for i := range want {
+			w.append(id, want[i])
+			w.sync(id)
+			if b := w.bounds(id); b.Readable != record.Offset(i+1) {
+				w.Fatalf("after the sync of %d records: bounds %+v", i+1, b)
+			}
+		}
+		w.commit(seal(id))
+		w.sync(id)
+		w.wantRecords(id, 0, want)
+	}
+}
+
+func syncShared(w *world) {
+	id := w.create("test/os", stream.Policy{Durability: stream.OS})
+	var running sync.WaitGroup
+	for range 8 {
+		running.Go(func() {
+			for range 50 {
+				at, err := stream.AppendWait(w.soon(), w.e, id, text("x"))
+				if err == nil {
+					err = w.e.Sync(w.soon(), id)
+				}
+				b, berr := w.e.Bounds(id)
+				if err != nil || berr != nil || b.Readable <= at {
+					w.Errorf("offset %d is not readable after Sync: %+v, %v, %v", at, b, err, berr)
+					return
+				}
+			}
+		})
+	}
+	running.Wait()
+	w.wantBounds(id, 0, 400)
+}
+
+func syncUnknown(w *world) {
+	w.wantKind("sync", w.e.Sync(w.soon(), 12345), record.NotFound)
+	id := w.create("test/os", stream.Policy{Durability: stream.OS})
+	w.append(id, text("x"))
+	w.commit(remove(id))
+	w.wantKind("sync", w.e.Sync(w.soon(), id), record.NotFound)
 }
 
 func readLimit(w *world) {
