@@ -104,41 +104,106 @@ func (e *Engine) Append(
 func (e *Engine) enqueue(b *buffer, records []record.Record, a ack, size int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	a.first = b.next
 	if len(records) > 0 {
-		if a.err = e.makeRoom(b, records, size); a.err == nil {
-			b.add(records, e.clock.Read())
-		} else {
-			a.first = 0
-		}
+		a.err = e.makeRoom(b, records, size)
+	}
+	if a.err == nil {
+		a.first = b.next
+		b.add(records, e.clock.Read())
 	}
 	e.acks.push(a)
 }
 
-// makeRoom reserves size bytes of the engine's limit, or tells why the stream cannot take the records.
+// makeRoom reserves size bytes of the engine's limit, or tells why the stream cannot take the records. While it drops
+// what others hold it lets go of b.mu; policies and the set of streams stay, as the caller holds e.mu.
 func (e *Engine) makeRoom(b *buffer, records []record.Record, size int64) error {
+	for {
+		if err := b.admit(size - perRecord*int64(len(records))); err != nil {
+			return err
+		}
+		e.drop(b.shrink(size - perRecord*int64(len(records))))
+		if e.reserve(size) {
+			return nil
+		}
+		b.mu.Unlock()
+		freed := e.reclaim(size)
+		b.mu.Lock()
+		if !freed {
+			return record.Errorf(record.Full, "stream %s: memory for records is full (%d of %d bytes)",
+				b.name, e.held.Load(), e.maxBytes).
+				WithHint("let readers and exports catch up, or raise the memory for records")
+		}
+	}
+}
+
+// reserve charges size bytes when they fit the engine's limit.
+func (e *Engine) reserve(size int64) bool {
+	for {
+		held := e.held.Load()
+		if held+size > e.maxBytes {
+			return false
+		}
+		if e.held.CompareAndSwap(held, held+size) {
+			return true
+		}
+	}
+}
+
+// reclaimShare is the part of the engine's limit that is dropped beyond what an append needs, so that looking for it
+// at all streams is paid by many appends.
+const reclaimShare = 64
+
+// reclaim drops the oldest records of the largest streams that allow it until size bytes more fit the engine's limit,
+// and reports whether that helped. A stream that allows it must not keep others from appending: which of them appends
+// next would be chance, and one that came late would never hold anything.
+func (e *Engine) reclaim(size int64) bool {
+	if size > e.maxBytes {
+		return false
+	}
+	e.reclaiming.Lock()
+	defer e.reclaiming.Unlock()
+	over := e.held.Load() + size - e.maxBytes
+	if over <= 0 {
+		return true // another append has made room meanwhile
+	}
+	freed := false
+	for need := over + e.maxBytes/reclaimShare; need > 0; {
+		b := e.largestDroppable()
+		if b == nil {
+			return freed
+		}
+		b.mu.Lock()
+		d := b.dropCharged(need)
+		b.mu.Unlock()
+		e.drop(d)
+		need -= d.charge
+		freed = freed || d.charge > 0
+	}
+	return true
+}
+
+// largestDroppable is the stream that holds most of those whose oldest records may be dropped; nil when none holds any.
+func (e *Engine) largestDroppable() (largest *buffer) {
+	var most int64
+	for _, b := range e.ids {
+		b.mu.Lock()
+		if held := b.charged(); b.policy.OnFull == stream.DropOldest && held > most {
+			largest, most = b, held
+		}
+		b.mu.Unlock()
+	}
+	return largest
+}
+
+// admit tells why the stream cannot take so many bytes more, or nil.
+func (b *buffer) admit(added int64) error {
 	if b.sealed {
 		return record.Errorf(record.Invalid, "stream %s is sealed", b.name)
 	}
-	limit, added := b.policy.MaxBytes, size-perRecord*int64(len(records))
-	drops := b.policy.OnFull == stream.DropOldest
+	limit, drops := b.policy.MaxBytes, b.policy.OnFull == stream.DropOldest
 	if limit > 0 && (added > limit || b.bytes+added > limit && !drops) {
 		return record.Errorf(record.Full, "stream %s: %d bytes kept, %d more would pass its limit of %d",
 			b.name, b.bytes, added, limit)
-	}
-	e.drop(b.shrink(added))
-	if over := e.held.Add(size) - e.maxBytes; over > 0 && drops {
-		var freed int64
-		e.drop(b.dropWhile(func(c *chunk, pos int) bool {
-			enough := freed >= over
-			freed += int64(c.lengthAt(pos)-headerSize) + perRecord
-			return !enough
-		}))
-	}
-	if held := e.held.Load(); held > e.maxBytes {
-		e.held.Add(-size)
-		return record.Errorf(record.Full, "stream %s: memory for records is full (%d of %d bytes)",
-			b.name, held-size, e.maxBytes)
 	}
 	return nil
 }

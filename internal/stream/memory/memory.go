@@ -9,8 +9,10 @@
 // # Limits
 //
 // Options.MaxBytes bounds the records of all streams together and is never unlimited; Options.QueueBytes bounds what
-// was appended and is not yet acknowledged. When the first is reached the stream's OnFull policy decides, when the
-// second is reached Append waits for admission.
+// was appended and is not yet acknowledged. When the first is reached, the oldest records of the largest streams with
+// DropOldest are dropped, whichever stream appends, and the append is refused with Full only when there are none: what
+// may be dropped yields to what may not, and no stream that came first keeps the others out. When the second is reached
+// Append waits for admission.
 //
 // # Goroutines and locks
 //
@@ -63,6 +65,8 @@ type Engine struct {
 	closed bool
 	ids    map[record.StreamID]*buffer
 	names  map[record.StreamName]*buffer
+
+	reclaiming sync.Mutex // held by the append that drops records of other streams; taken after mu, before a buffer's
 
 	held    atomic.Int64 // charge of all records kept
 	appends atomic.Int64

@@ -2,6 +2,8 @@ package memory_test
 
 import (
 	"fmt"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -89,6 +91,117 @@ func TestStatsCountWhatIsHeld(t *testing.T) {
 	if s := e.Stats(); s.Bytes != 0 || s.Streams != 0 {
 		t.Errorf("stats after deletion %+v", s)
 	}
+}
+
+// Ten thousand streams that hold nothing cost a few hundred bytes each and no goroutine.
+func TestIdleStreamsCostLittle(t *testing.T) {
+	const streams = 10_000
+	e := memory.Open(memory.Options{})
+	defer e.Close()
+	changes := make([]stream.Change, streams)
+	for i := range changes {
+		name := record.StreamName(fmt.Sprintf("test/%d", i))
+		changes[i].Create = &stream.Create{Name: name, Policy: stream.Policy{MaxBytes: 1 << 30, OnFull: stream.DropOldest}}
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, goroutines := heap(), runtime.NumGoroutine()
+	ids, err := e.Commit(t.Context(), changes...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids { // also when they held something once
+		at, err := stream.AppendWait(t.Context(), e, id, record.Record{Payload: make([]byte, 1000)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Commit(t.Context(), stream.Change{Truncate: &stream.Truncate{ID: id, Before: at + 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	each := (int64(heap()) - int64(before)) / streams
+	if each > 1000 || runtime.NumGoroutine() > goroutines {
+		t.Errorf("%d bytes for an idle stream, %d goroutines before, %d now", each, goroutines, runtime.NumGoroutine())
+	}
+	t.Logf("%d bytes for an idle stream", each)
+}
+
+// What may be dropped yields to every append, also of a stream that must not lose anything; what may not be dropped
+// stays, and then the append is refused.
+func TestFullMemoryTakesFromStreamsThatMayBeDropped(t *testing.T) {
+	e := memory.Open(memory.Options{MaxBytes: 1 << 20})
+	defer e.Close()
+	ids, err := e.Commit(t.Context(),
+		stream.Change{Create: &stream.Create{Name: "test/hog", Policy: stream.Policy{OnFull: stream.DropOldest}}},
+		stream.Change{Create: &stream.Create{Name: "test/small", Policy: stream.Policy{OnFull: stream.DropOldest}}},
+		stream.Change{Create: &stream.Create{Name: "test/keeps"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hog, small, keeps := ids[0], ids[1], ids[2]
+	put := func(id record.StreamID) error {
+		_, err := stream.AppendWait(t.Context(), e, id, record.Record{Payload: make([]byte, 4096)})
+		return err
+	}
+	kept := func(id record.StreamID) int {
+		b, err := e.Bounds(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int(b.Next - b.First)
+	}
+	for _, step := range []struct {
+		id   record.StreamID
+		n    int
+		what string
+	}{{hog, 1000, "hog"}, {small, 2, "small"}, {keeps, 100, "keeps"}} {
+		for range step.n {
+			if err := put(step.id); err != nil {
+				t.Fatalf("%s: %v", step.what, err)
+			}
+		}
+	}
+	if kept(hog) == 0 || kept(hog) > 155 || kept(small) != 2 || kept(keeps) != 100 {
+		t.Errorf("%d, %d, %d records kept", kept(hog), kept(small), kept(keeps))
+	}
+	n := 100
+	for ; put(keeps) == nil; n++ {
+	}
+	if err := put(keeps); record.KindOf(err) != record.Full {
+		t.Errorf("append with nothing left that may be dropped: %v", err)
+	}
+	if kept(hog) != 0 || kept(small) != 0 || kept(keeps) != n || e.Stats().Bytes > 1<<20 {
+		t.Errorf("%d, %d, %d of %d records kept, %+v", kept(hog), kept(small), kept(keeps), n, e.Stats())
+	}
+}
+
+// Appends that all have to make room do not wait for one another for ever, and the limit holds.
+func TestFullMemoryUnderConcurrentAppends(t *testing.T) {
+	e := memory.Open(memory.Options{MaxBytes: 1 << 20})
+	defer e.Close()
+	var running sync.WaitGroup
+	for i := range 8 {
+		info, err := stream.Ensure(t.Context(), e, record.StreamName(fmt.Sprintf("test/%d", i)), stream.Policy{OnFull: stream.DropOldest})
+		if err != nil {
+			t.Fatal(err)
+		}
+		running.Go(func() {
+			for range 1000 {
+				if _, err := stream.AppendWait(t.Context(), e, info.ID, record.Record{Payload: make([]byte, 4096)}); err != nil {
+					t.Error(err)
+					return
+				}
+				if held := e.Stats().Bytes; held > 1<<20 {
+					t.Errorf("%d bytes held", held)
+				}
+			}
+		})
+	}
+	running.Wait()
 }
 
 func BenchmarkAppend(b *testing.B) {
