@@ -1,8 +1,3 @@
-// Package forward runs the exports that deliver messages straight from the log: to Kinesis, HTTP, SiteWise, IoT
-// Analytics, and as S3 upload tasks. (Package export, above it in the tree, makes files for the lake: it spools what it
-// has encoded and is exact by key; here delivery is at least once, in order.)
-//
-// A Supervisor runs a Runner for each export of a stream; a Target, one file for each kind, delivers one Batch at a time.
 package forward
 
 import (
@@ -10,94 +5,29 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/leat-io/leat/internal/clock"
 	"github.com/leat-io/leat/internal/record"
 	"github.com/leat-io/leat/internal/stream"
 )
 
-// Message is a record on its way out.
-type Message struct {
-	Sequence record.Offset
-	Time     int64 // record.Record.Time: nanoseconds since 1970 UTC
-	Key      []byte
-	Payload  []byte
-}
-
-// Batch is what a Target delivers at once. The Runner keeps it through retries, with what was settled before: a target
-// delivers what is pending and nothing else.
-type Batch struct {
-	Stream   string // as its clients call it
-	Messages []Message
-	// State is what the target wants to find again after a restart; see Save. At most MaxTargetState bytes.
-	State []byte
-
-	settled []settlement
-	left    int
-	save    func(ctx context.Context, state []byte) error
-}
-
-// MaxTargetState is the most bytes of Batch.State.
-const MaxTargetState = 32 << 10
-
-// settlement is what became of a message.
-type settlement struct {
-	done   bool
-	reason string // "" when delivered, else why it never will be
-}
-
-// NewBatch makes a batch of pending messages; save stores its State durably (nil in tests that do not care).
-func NewBatch(streamName string, messages []Message, state []byte, save func(context.Context, []byte) error) *Batch {
-	return &Batch{Stream: streamName, Messages: messages, State: state, settled: make([]settlement, len(messages)), left: len(messages), save: save}
-}
-
-// Pending yields the indices of the messages that are neither delivered nor skipped, in order.
-func (b *Batch) Pending() []int {
-	var list []int
-	for i := range b.settled {
-		if !b.settled[i].done {
-			list = append(list, i)
-		}
-	}
-	return list
-}
-
-// Delivered notes that message i is durable at the destination.
-func (b *Batch) Delivered(i int) { b.settle(i, "") }
-
-// Skip notes that message i can never be delivered, and why. It is counted, logged and shown in the export's status.
-func (b *Batch) Skip(i int, reason string) { b.settle(i, reason) }
-
-func (b *Batch) settle(i int, reason string) {
-	if !b.settled[i].done {
-		b.settled[i] = settlement{true, reason}
-		b.left--
-	}
-}
-
-// Save makes state durable with the export's place; after a restart the next Batch, which begins with the same message,
-// has it as State. When the batch is settled the state is forgotten.
-func (b *Batch) Save(ctx context.Context, state []byte) error {
-	b.State = state
-	if b.save == nil {
-		return nil
-	}
-	return b.save(ctx, state)
-}
-
-// Target is a destination. A Runner calls Deliver from one goroutine at a time.
+// Target is a destination. A runner calls Deliver from one goroutine at a time.
 type Target interface {
 	// Deliver settles the pending messages of b, in order as far as the destination knows order. It returns nil when
 	// none is pending any more. After an error what is pending is delivered again, after a pause, for ever: the
 	// record.Kind says whether a person is needed (Denied, NotFound, Invalid). It waits for the node's bandwidth
-	// before it sends (see Limiter).
+	// before it sends (see Limiter), and returns promptly when ctx ends: whoever replaces or removes the export waits.
 	Deliver(ctx context.Context, b *Batch) error
 }
 
 // Canceler is a Target that must be told of messages that will not be delivered because their stream or export has gone.
+// It is called by Supervisor.Remove, never while Deliver runs. An error is logged, and the message not told of again.
 type Canceler interface {
 	Cancel(ctx context.Context, streamName string, m Message, why string) error
 }
 
-// Dropper is a Target that must be told of messages that the stream lost (age, overwriting) before they were delivered.
+// Dropper is a Target that must be told of messages that the stream lost (age, overwriting) before they were delivered:
+// those of [from, to). It may be told twice when the process dies in between. An error is logged, and the export goes on:
+// what is lost must not stop what is not.
 type Dropper interface {
 	Drop(ctx context.Context, streamName string, from, to record.Offset, why string) error
 }
@@ -122,79 +52,50 @@ type Spec struct {
 	Stream     string            // as its clients call it
 	Identifier string            // unique in the stream
 	Kind       string            // of the target, for logs and metrics
-	// BatchSize is the most messages of a batch. With WaitFull a batch waits until so many are there, or until the
-	// oldest has waited for Interval (0: without limit). Without WaitFull it waits for Interval at most.
+	// BatchSize is the most messages of a batch, at least 1. A batch waits until so many are there, or MaxBatchBytes of
+	// payloads, or until the oldest has waited for Interval. Interval 0 means without limit when WaitFull is set, else
+	// Config.Linger.
 	BatchSize int
 	WaitFull  bool
 	Interval  time.Duration
-	// MaxBatchBytes is the most bytes of payloads in a batch, one message at least. 0: 4 MiB.
+	// MaxBatchBytes is the most bytes of payloads in a batch, one message at least. 0: DefaultBatchBytes.
 	MaxBatchBytes int
-	Priority      int           // 1 is the highest, 10 the lowest
+	Priority      int           // 1 is the highest, 10 the lowest, which 0 means too
 	Start         record.Offset // where a new export begins; messages before it are never delivered
 	Disabled      bool          // keeps its place and delivers nothing
 	Target        Target        // nil only when Disabled
 }
 
-// Status is where an export stands.
-type Status struct {
-	ID         record.StreamID
-	Name       record.StreamName
-	Stream     string
-	Identifier string
-	Kind       string
-	Disabled   bool
-	// Next is the sequence number of the first message that is not settled: Next-1 is the last exported one.
-	Next           record.Offset
-	Messages       uint64 // delivered since the export was made; durable
-	Bytes          uint64 // their payloads; durable
-	Skipped        uint64 // never deliverable; durable
-	Dropped        uint64 // lost by the stream before they were delivered; durable
-	LastAttempt    time.Time
-	LastDelivered  time.Time
-	LastError      string // of the last failed attempt or skipped message; stays until a batch went through whole
-	Hint           string
-	Retries        uint64 // failed attempts since the process started
-	InRow          int    // of them, in a row now
-	NextRetry      time.Time
-	Degraded       bool          // to be shown in health
-	BacklogRecords uint64        // readable and not settled
-	BacklogBytes   int64         // of them, estimated
-	Lag            time.Duration // age of the oldest of them
-}
+// DefaultBatchBytes is the most bytes of payloads in a batch of an export that does not say.
+const DefaultBatchBytes = 4 << 20
 
-// Config is how forwarding runs. Values of 0 mean the default.
-type Config struct {
-	// Threads is how many batches are delivered at a time on the node; streams of higher priority come first.
-	Threads int `yaml:"threads"`
-	// MaxBandwidth is the average of what exports send, in kilobits per second. 0 means no limit.
-	MaxBandwidth int64 `yaml:"max_bandwidth"`
-	// Linger is how long messages wait for more where an export has neither batch size nor interval.
-	Linger time.Duration `yaml:"linger"`
-	// RetryMin and RetryMax bound the back-off after a failure; each pause is drawn from its upper half.
-	RetryMin time.Duration `yaml:"retry_min"`
-	RetryMax time.Duration `yaml:"retry_max"`
-	// Timeout is how long one request to a destination may take.
-	Timeout time.Duration `yaml:"timeout"`
-	// S3Directories are the directories whose files S3 tasks may upload, links that lead out of them excepted. Without
-	// any, every task fails with a status that says so.
-	S3Directories []string `yaml:"s3_directories"`
-	// S3PartSize is the size of the parts of multipart uploads, in bytes.
-	S3PartSize int64 `yaml:"s3_part_size"`
-	// Destinations say where exports go other than to AWS with the credentials of the environment. The first that
-	// matches counts.
-	Destinations []Destination `yaml:"destinations"`
-}
-
-// DefaultConfig returns the defaults.
-func DefaultConfig() Config {
-	return Config{
-		Threads: 5, Linger: 2 * time.Second, RetryMin: time.Second, RetryMax: 5 * time.Minute, Timeout: 30 * time.Second, S3PartSize: 5 << 20,
+// validate says what the caller got wrong, and fills in defaults.
+func (s *Spec) validate() error {
+	if s.MaxBatchBytes == 0 {
+		s.MaxBatchBytes = DefaultBatchBytes
 	}
+	if s.Priority == 0 {
+		s.Priority = lowestPriority
+	}
+	switch {
+	case s.Log == nil || s.ID == 0 || s.Identifier == "":
+		return record.Errorf(record.Invalid, "export %q of stream %s: log, stream and identifier must be given", s.Identifier, s.Name)
+	case s.BatchSize < 1 || s.MaxBatchBytes < 0 || s.Interval < 0:
+		return record.Errorf(record.Invalid, "export %s of stream %s: batch size %d, bytes %d, interval %v", s.Identifier, s.Name,
+			s.BatchSize, s.MaxBatchBytes, s.Interval).WithHint("the batch size is at least 1, nothing is negative")
+	case s.Priority < 1 || s.Priority > lowestPriority:
+		return record.Errorf(record.Invalid, "export %s of stream %s: priority %d", s.Identifier, s.Name, s.Priority).
+			WithHint("1 is the highest, 10 the lowest")
+	case s.Target == nil && !s.Disabled:
+		return record.Errorf(record.Invalid, "export %s of stream %s has no target", s.Identifier, s.Name)
+	}
+	return nil
 }
 
-// Options are the surroundings of a Supervisor and its targets.
+// Options are the surroundings of a Supervisor.
 type Options struct {
 	Config  Config
-	Log     *slog.Logger
-	Limiter *Limiter // shared with the targets
+	Log     *slog.Logger // nil: discarded
+	Limiter *Limiter     // shared with the targets, which do the waiting
+	Clock   clock.Clock  // nil: the machine's
 }
