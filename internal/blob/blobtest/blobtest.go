@@ -105,6 +105,7 @@ func Run(t *testing.T, open func(t *testing.T) blob.Store, of Sizes) {
 		"empty and large objects":                      func(t *testing.T, s blob.Store) { sizes(t, s, large) },
 		"the same content again is no error":           func(t *testing.T, s blob.Store) { again(t, s, large) },
 		"another content is a conflict":                func(t *testing.T, s blob.Store) { conflict(t, s, large) },
+		"an upload that overwrites":                    func(t *testing.T, s blob.Store) { overwrite(t, s, large) },
 		"a missing object is not found":                missing,
 		"a deleted object is gone and can be put anew": deletes,
 		"bad keys are refused":                         badKeys,
@@ -186,6 +187,37 @@ func conflict(t *testing.T, s blob.Store, large int) {
 		if !bytes.Equal(MustRead(t, s, key), Bytes(1, n)) {
 			t.Fatal("the first object was overwritten")
 		}
+	}
+}
+
+// overwrite puts over a smaller, a larger and no object, in one piece and, where the store knows parts, in several. A body
+// that is not what it says leaves the object as it was.
+func overwrite(t *testing.T, s blob.Store, large int) {
+	for i, n := range []int{100, large + 1, large, 0, 10} {
+		for _, key := range []string{"over/one", fmt.Sprintf("over/new/%d", i)} {
+			u := Upload(key, Bytes(uint64(i), n))
+			u.Overwrite, u.Metadata = true, map[string]string{"origin": "unit 7"}
+			if i%2 == 0 {
+				u.MultipartAbove = int64(large) + 1
+			}
+			if err := s.Put(t.Context(), u); err != nil {
+				t.Fatalf("put %s of %d bytes: %v", key, n, err)
+			}
+			if !bytes.Equal(MustRead(t, s, key), Bytes(uint64(i), n)) {
+				t.Fatalf("%s: content of %d bytes differs", key, n)
+			}
+		}
+	}
+	changed := Upload("over/one", []byte("as it was hashed"))
+	changed.Overwrite, changed.Body = true, strings.NewReader("as it reads later")
+	if err := s.Put(t.Context(), changed); record.KindOf(err) != record.Corrupt || err == nil {
+		t.Errorf("changed body: %v, want an error of kind corrupt", err)
+	}
+	if !bytes.Equal(MustRead(t, s, "over/one"), Bytes(4, 10)) {
+		t.Error("a put that failed changed the object")
+	}
+	if err := s.Put(t.Context(), Upload("over/one", []byte("other"))); record.KindOf(err) != record.Conflict || err == nil {
+		t.Errorf("a put that does not overwrite: %v, want a conflict", err)
 	}
 }
 

@@ -7,7 +7,7 @@
 //
 //   - When Put has returned nil, the object and every directory above it survive a power cut.
 //   - A reader sees an object whole or not at all, whatever happens meanwhile.
-//   - An object is never overwritten: a second Put of a key succeeds when the content is the same and is a Conflict
+//   - An object is never overwritten unless its Upload asks for it: a second Put of a key succeeds when the content is the same and is a Conflict
 //     otherwise, also when two processes put at the same time (link(2) decides). On file systems without hard links
 //     (FAT, exFAT, some shares) that last point does not hold between processes.
 //   - What a crash leaves unfinished is removed by the next Open. Files that another live process is writing stay.
@@ -125,7 +125,10 @@ func (s *Store) Put(ctx context.Context, u blob.Upload) error {
 	if err := blob.ValidateKey(u.Key); err != nil {
 		return err
 	}
-	same, err := s.compare(ctx, u)
+	same, err := false, fs.ErrNotExist
+	if !u.Overwrite {
+		same, err = s.compare(ctx, u)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		same, err = s.write(ctx, u)
 	}
@@ -175,7 +178,7 @@ func (s *Store) compare(ctx context.Context, u blob.Upload) (same bool, err erro
 	return true, nil
 }
 
-// write stores the object under a key that did not exist a moment ago.
+// write stores the object under a key that did not exist a moment ago, or that it overwrites.
 func (s *Store) write(ctx context.Context, u blob.Upload) (same bool, err error) {
 	tmp, f, err := s.temp()
 	if err != nil {
@@ -199,7 +202,7 @@ func (s *Store) write(ctx context.Context, u blob.Upload) (same bool, err error)
 	if err := f.Sync(); err != nil {
 		return false, err
 	}
-	err = s.publish(tmp, u.Key)
+	err = s.publish(tmp, u.Key, u.Overwrite)
 	if errors.Is(err, fs.ErrExist) {
 		return s.compare(ctx, u)
 	}
@@ -223,17 +226,15 @@ func (s *Store) temp() (name string, f *vfs.File, err error) {
 	return name, f, err
 }
 
-// publish gives the file tmp the name key, durably. The error is fs.ErrExist when the key has an object.
-func (s *Store) publish(tmp, key string) error {
+// publish gives the file tmp the name key, durably. Without overwrite the error is fs.ErrExist when the key has an
+// object.
+func (s *Store) publish(tmp, key string, overwrite bool) error {
 	dir := path.Dir(key)
 	for attempt := 0; ; attempt++ {
 		if err := s.ensureDir(dir); err != nil {
 			return err
 		}
-		err := s.dir.Link(tmp, key)
-		if isNoLinks(err) {
-			err = s.renameNew(tmp, key)
-		}
+		err := s.name(tmp, key, overwrite)
 		switch {
 		case err == nil:
 			return s.dir.SyncDir(dir)
@@ -243,6 +244,20 @@ func (s *Store) publish(tmp, key string) error {
 			return err
 		}
 	}
+}
+
+func (s *Store) name(tmp, key string, overwrite bool) error {
+	if overwrite {
+		if info, err := s.dir.Stat(key); err == nil && info.IsDir() {
+			return errIsDir
+		}
+		return s.dir.Rename(tmp, key)
+	}
+	err := s.dir.Link(tmp, key)
+	if isNoLinks(err) {
+		err = s.renameNew(tmp, key)
+	}
+	return err
 }
 
 // renameNew is publish for file systems without hard links.
