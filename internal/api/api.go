@@ -7,8 +7,10 @@
 //	GET  /readyz                    200 when the doors are open; what is degraded is listed, and is no reason for a 503
 //	GET  /metrics                   Prometheus text
 //	GET  /api/v1/status             what the node is doing
-//	GET  /api/v1/streams            streams with bounds, policy and cursors (?prefix=)
+//	GET  /api/v1/streams            streams with bounds, policy, cursors and exports (?prefix=)
+//	DELETE /api/v1/streams          removes a stream (?name=&force=1)
 //	GET  /api/v1/streams/records    records of one stream, one JSON object per line (?name=&from=&limit=&follow=1)
+//	POST /api/v1/streams/records    puts the body into a stream, as one record or one per line (?name=&key=&lines=1)
 //	GET  /api/v1/lake/files         files of the lake (?table=)
 //	POST /api/v1/lake/flush         cuts what is there now and waits until it is in the store
 //	POST /api/v1/query              one SELECT; the rows are streamed in the format asked for
@@ -78,6 +80,9 @@ func (c *Config) Validate() error {
 // Node is what the API shows. Every part may be nil where a test needs only some.
 type Node struct {
 	Streams Streams
+	Owner   Owner
+	// Exports tells how each export of a stream is doing, in a stable order; nil when nothing exports.
+	Exports func(name record.StreamName) []Export
 	Lake    Lake
 	Query   Querier
 	Status  func() Status
@@ -90,6 +95,7 @@ type Streams interface {
 	Lookup(name record.StreamName) (stream.Info, error)
 	ListCursors(id record.StreamID) (map[string]record.Offset, error)
 	Read(ctx context.Context, id record.StreamID, from record.Offset, maxBytes int, c *stream.Chunk) error
+	Sync(ctx context.Context, id record.StreamID) error
 }
 
 // Lake is the part of the lake that the API shows and moves.
@@ -152,6 +158,24 @@ type Stream struct {
 	Sealed   bool                     `json:"sealed"`
 	Policy   Policy                   `json:"policy"`
 	Cursors  map[string]record.Offset `json:"cursors,omitempty"`
+	Exports  []Export                 `json:"exports,omitempty"`
+}
+
+// Export is one export of a stream. What its kind cannot tell is zero.
+type Export struct {
+	Identifier string        `json:"identifier"`  // unique in the stream
+	Kind       string        `json:"kind"`        // of the destination: lake, kinesis, http, s3, sitewise …
+	Disabled   bool          `json:"disabled"`    // keeps its place and delivers nothing
+	Next       record.Offset `json:"next"`        // the first record that is not settled yet
+	LagRecords uint64        `json:"lag_records"` // readable and not settled
+	LagBytes   int64         `json:"lag_bytes"`   // of the stream, estimated
+	LagSeconds float64       `json:"lag_seconds"` // age of the oldest of them
+	Delivered  int64         `json:"delivered"`   // records, since the start
+	Skipped    int64         `json:"skipped"`     // records that the destination will never take, since the start
+	Retries    int           `json:"retries"`     // failures in a row; 0 when all is well
+	NextRetry  time.Time     `json:"next_retry,omitzero"`
+	LastError  string        `json:"last_error,omitempty"` // of the failures in a row, or why records were skipped
+	Hint       string        `json:"hint,omitempty"`       // what to do about it
 }
 
 // Policy is a stream's policy in words.
@@ -160,6 +184,7 @@ type Policy struct {
 	OnFull        string `json:"on_full"`    // reject or drop_oldest
 	Lane          string `json:"lane"`       // short or long
 	MaxBytes      int64  `json:"max_bytes,omitempty"`
+	DropBytes     int64  `json:"drop_bytes,omitempty"` // dropped at once by drop_oldest
 	MaxAge        string `json:"max_age,omitempty"`
 	UntilExported bool   `json:"until_exported"`
 }

@@ -13,8 +13,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,23 +163,42 @@ func TestHostsThatAWebPageCouldChooseAreRefused(t *testing.T) {
 }
 
 func TestWritingRequestsFromOtherOriginsAreRefused(t *testing.T) {
+	e := engine(t, "a/b", 0)
 	ran := false
-	_, addr := serve(t, api.Node{Query: fakeQuery(func(context.Context, api.QueryRequest, io.Writer, func(api.QueryProgress)) error {
-		ran = true
-		return nil
-	})}, nil)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+"/api/v1/query", strings.NewReader(`{"sql":"SELECT 1"}`))
-	if err != nil {
-		t.Fatal(err)
+	_, addr := serve(t, api.Node{
+		Streams: e, Owner: &fakeOwner{Engine: e},
+		Query: fakeQuery(func(context.Context, api.QueryRequest, io.Writer, func(api.QueryProgress)) error {
+			ran = true
+			return nil
+		}),
+	}, nil)
+	for _, x := range []struct{ method, path, body string }{
+		{http.MethodPost, "/api/v1/query", `{"sql":"SELECT 1"}`},
+		{http.MethodPost, "/api/v1/streams/records?name=a/b", "x"},
+		{http.MethodDelete, "/api/v1/streams?name=a/b&force=1", ""},
+	} {
+		for header, value := range map[string]string{"Origin": "https://evil.example", "Host": "evil.example"} {
+			req, err := http.NewRequestWithContext(t.Context(), x.method, "http://"+addr+x.path, strings.NewReader(x.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if header == "Host" {
+				req.Host = value
+			} else {
+				req.Header.Set(header, value)
+			}
+			resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != 403 {
+				t.Errorf("%s %s with %s %s: %d, want 403", x.method, x.path, header, value, resp.StatusCode)
+			}
+		}
 	}
-	req.Header.Set("Origin", "https://evil.example")
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.StatusCode != 403 || ran {
-		t.Fatalf("status %d, ran %v; want 403 and not run", resp.StatusCode, ran)
+	if info, err := e.Lookup("a/b"); err != nil || info.Bounds.Next != 0 || ran {
+		t.Errorf("a refused request was carried out: %+v, %v, query ran %v", info, err, ran)
 	}
 }
 
@@ -237,6 +258,210 @@ func TestTailEndsAtWhatIsReadableOrFollows(t *testing.T) {
 	})
 	if !errors.Is(err, enough) || got != "8910" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// fakeOwner keeps what it is given; gate, when it is set, holds puts up.
+type fakeOwner struct {
+	stream.Engine
+	gate    chan struct{}
+	entered chan struct{}
+	removed []record.StreamName
+}
+
+func (f *fakeOwner) Put(ctx context.Context, name record.StreamName, records []record.Record) (record.Offset, error) {
+	if f.gate != nil {
+		f.entered <- struct{}{}
+		select {
+		case <-f.gate:
+		case <-ctx.Done():
+		}
+	}
+	info, err := f.Lookup(name)
+	if err != nil {
+		return 0, err
+	}
+	return stream.AppendWait(ctx, f.Engine, info.ID, records...)
+}
+
+func (f *fakeOwner) Remove(ctx context.Context, name record.StreamName) error {
+	info, err := f.Lookup(name)
+	if err != nil {
+		return err
+	}
+	f.removed = append(f.removed, name)
+	_, err = f.Commit(ctx, stream.Change{Delete: &stream.Delete{ID: info.ID}})
+	return err
+}
+
+func TestPutAppendsOneRecordOrOnePerLine(t *testing.T) {
+	e := engine(t, "a/b", 0)
+	dir, _ := serve(t, api.Node{Streams: e, Owner: &fakeOwner{Engine: e}}, nil)
+	c := client(t, dir)
+	var want []string
+	for _, x := range []struct {
+		body  string
+		lines bool
+		want  []string
+	}{
+		{"one\ntwo\n", false, []string{"one\ntwo\n"}},
+		{"one\ntwo\n", true, []string{"one", "two"}},
+		{"no end", true, []string{"no end"}},
+		{"a\n\nb\r\n", true, []string{"a", "", "b\r"}},
+		{"", false, []string{""}},
+	} {
+		p, err := c.Put(t.Context(), "a/b", "plant/a", []byte(x.body), x.lines)
+		if err != nil || int(p.First) != len(want) || p.Count != len(x.want) {
+			t.Errorf("%q: %+v, %v; want %d at %d", x.body, p, err, len(x.want), len(want))
+		}
+		want = append(want, x.want...)
+	}
+	var got []string
+	err := c.Tail(t.Context(), "a/b", api.TailOptions{From: "first"}, func(r api.Record) error {
+		if r.Key != "plant/a" {
+			t.Errorf("key %q", r.Key)
+		}
+		got = append(got, r.Payload)
+		return nil
+	})
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+}
+
+func TestPutRefusesWhatIsTooLarge(t *testing.T) {
+	e := engine(t, "a/b", 0)
+	dir, _ := serve(t, api.Node{Streams: e, Owner: &fakeOwner{Engine: e}}, nil)
+	c := client(t, dir)
+	largest := bytes.Repeat([]byte("x"), record.MaxPayload)
+	if _, err := c.Put(t.Context(), "a/b", "", largest, false); err != nil {
+		t.Errorf("the largest record: %v", err)
+	}
+	for what, x := range map[string]struct {
+		name, key string
+		body      []byte
+		lines     bool
+		want      record.Kind
+	}{
+		"body":   {"a/b", "", append(largest, 'x'), false, record.Invalid},
+		"lines":  {"a/b", "", bytes.Repeat([]byte("\n"), 1<<16+1), true, record.Invalid},
+		"stream": {"a/c", "", []byte("x"), false, record.NotFound},
+	} {
+		if _, err := c.Put(t.Context(), x.name, x.key, x.body, x.lines); err == nil || record.KindOf(err) != x.want {
+			t.Errorf("%s: %v, want kind %v", what, err, x.want)
+		}
+	}
+	if info, err := e.Lookup("a/b"); err != nil || info.Bounds.Next != 1 {
+		t.Errorf("%+v, %v", info, err)
+	}
+}
+
+func TestPutsAtOnceAreBounded(t *testing.T) {
+	const puts, atOnce = 10, 4
+	e := engine(t, "a/b", 0)
+	o := &fakeOwner{Engine: e, gate: make(chan struct{}), entered: make(chan struct{}, puts)}
+	dir, _ := serve(t, api.Node{Streams: e, Owner: o}, nil)
+	var running sync.WaitGroup
+	for range puts {
+		c := client(t, dir)
+		running.Go(func() {
+			if _, err := c.Put(t.Context(), "a/b", "", []byte("x"), false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range atOnce {
+		<-o.entered
+	}
+	select {
+	case <-o.entered:
+		t.Errorf("more than %d puts at once", atOnce)
+	case <-time.After(50 * time.Millisecond): // long enough to see a bound that is not there
+	}
+	close(o.gate)
+	running.Wait()
+}
+
+func TestRemoveKeepsWhatHoldsRecordsUnlessForced(t *testing.T) {
+	e := engine(t, "a/b", 3)
+	if _, err := stream.Ensure(t.Context(), e, "a/empty", stream.Policy{}); err != nil {
+		t.Fatal(err)
+	}
+	o := &fakeOwner{Engine: e}
+	dir, _ := serve(t, api.Node{Streams: e, Owner: o}, nil)
+	c := client(t, dir)
+	if err := c.Remove(t.Context(), "a/empty", false); err != nil {
+		t.Error(err)
+	}
+	err := c.Remove(t.Context(), "a/b", false)
+	if record.KindOf(err) != record.Conflict || !strings.Contains(record.HintOf(err), "--yes") {
+		t.Errorf("%v, hint %q", err, record.HintOf(err))
+	}
+	if err := c.Remove(t.Context(), "a/b", true); err != nil {
+		t.Error(err)
+	}
+	if err := c.Remove(t.Context(), "a/b", true); record.KindOf(err) != record.NotFound {
+		t.Errorf("removed twice: %v", err)
+	}
+	if want := []record.StreamName{"a/empty", "a/b"}; !slices.Equal(o.removed, want) {
+		t.Errorf("removed %v, want %v", o.removed, want)
+	}
+}
+
+func TestANodeWithoutAnOwnerChangesNoStreams(t *testing.T) {
+	dir, _ := serve(t, api.Node{Streams: engine(t, "a/b", 1)}, nil)
+	c := client(t, dir)
+	if _, err := c.Put(t.Context(), "a/b", "", []byte("x"), false); record.KindOf(err) != record.Unavailable {
+		t.Errorf("put: %v", err)
+	}
+	if err := c.Remove(t.Context(), "a/b", true); record.KindOf(err) != record.Unavailable {
+		t.Errorf("remove: %v", err)
+	}
+}
+
+// lateEngine shows records only once it was asked to sync, as the log does at level OS.
+type lateEngine struct {
+	stream.Engine
+	synced atomic.Bool
+}
+
+func (l *lateEngine) Sync(context.Context, record.StreamID) error { l.synced.Store(true); return nil }
+
+func (l *lateEngine) Lookup(name record.StreamName) (stream.Info, error) {
+	info, err := l.Engine.Lookup(name)
+	if !l.synced.Load() {
+		info.Bounds.Readable = 0
+	}
+	return info, err
+}
+
+func TestTailShowsWhatWasAcknowledged(t *testing.T) {
+	e := &lateEngine{Engine: engine(t, "a/b", 3)}
+	dir, _ := serve(t, api.Node{Streams: e}, nil)
+	var got string
+	err := client(t, dir).Tail(t.Context(), "a/b", api.TailOptions{From: "last", Limit: 2}, func(r api.Record) error {
+		got += r.Payload
+		return nil
+	})
+	if err != nil || got != "12" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestStreamsTellOfTheirExports(t *testing.T) {
+	want := api.Export{
+		Identifier: "cloud", Kind: "kinesis", Next: 2, LagRecords: 1, LagBytes: 10, LagSeconds: 1.5, Delivered: 7, Skipped: 1,
+		Retries: 2, LastError: "no such stream", Hint: "create it",
+	}
+	dir, _ := serve(t, api.Node{Streams: engine(t, "a/b", 3), Exports: func(name record.StreamName) []api.Export {
+		if name != "a/b" {
+			t.Errorf("asked for exports of %s", name)
+		}
+		return []api.Export{want}
+	}}, nil)
+	got, err := client(t, dir).Streams(t.Context(), "a/")
+	if err != nil || len(got) != 1 || !slices.Equal(got[0].Exports, []api.Export{want}) {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

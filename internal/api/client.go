@@ -75,6 +75,37 @@ func (c *Client) Flush(ctx context.Context) error {
 	return resp.Body.Close()
 }
 
+// Put appends body to the stream called name: as one record, or with lines as one record for each line.
+func (c *Client) Put(ctx context.Context, name, key string, body []byte, lines bool) (Put, error) {
+	v := url.Values{"name": {name}, "key": {key}}
+	if lines {
+		v.Set("lines", "1")
+	}
+	resp, err := c.do(ctx, http.MethodPost, "/api/v1/streams/records", v, body)
+	if err != nil {
+		return Put{}, err
+	}
+	defer resp.Body.Close()
+	var p Put
+	if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
+		return Put{}, record.Errorf(record.Internal, "decode answer: %w", err)
+	}
+	return p, nil
+}
+
+// Remove deletes a stream; with force also one that holds records.
+func (c *Client) Remove(ctx context.Context, name string, force bool) error {
+	v := url.Values{"name": {name}}
+	if force {
+		v.Set("force", "1")
+	}
+	resp, err := c.do(ctx, http.MethodDelete, "/api/v1/streams", v, nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
 // TailOptions says which records Tail hands over.
 type TailOptions struct {
 	From   string // an offset, first, last (the newest Limit) or end
@@ -152,9 +183,6 @@ func (c *Client) do(ctx context.Context, method, path string, v url.Values, body
 	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
 	if err != nil {
 		return nil, record.Errorf(record.Invalid, "%w", err)
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -39,13 +39,20 @@ func (s *Server) listStreams(w http.ResponseWriter, r *http.Request) {
 			writeError(w, fmt.Errorf("list cursors of %s: %w", info.Name, err))
 			return
 		}
-		out = append(out, streamOf(info, cursors))
+		st := streamOf(info, cursors)
+		if s.node.Exports != nil {
+			st.Exports = s.node.Exports(info.Name)
+		}
+		out = append(out, st)
 	}
 	writeJSON(w, http.StatusOK, out)
 }
 
 func streamOf(i stream.Info, cursors map[string]record.Offset) Stream {
-	p := Policy{Durability: "disk", OnFull: "reject", Lane: "short", MaxBytes: i.Policy.MaxBytes, UntilExported: i.Policy.UntilExported}
+	p := Policy{
+		Durability: "disk", OnFull: "reject", Lane: "short", MaxBytes: i.Policy.MaxBytes, DropBytes: i.Policy.DropBytes,
+		UntilExported: i.Policy.UntilExported,
+	}
 	if i.Policy.Durability == stream.OS {
 		p.Durability = "os"
 	}
@@ -66,6 +73,7 @@ func streamOf(i stream.Info, cursors map[string]record.Offset) Stream {
 
 // recordsQuery is what /api/v1/streams/records was asked for.
 type recordsQuery struct {
+	name   record.StreamName
 	id     record.StreamID
 	from   record.Offset
 	limit  int64 // records; 0 = no limit
@@ -74,11 +82,11 @@ type recordsQuery struct {
 
 func (s *Server) parseRecords(r *http.Request) (recordsQuery, error) {
 	v := r.URL.Query()
-	info, err := s.node.Streams.Lookup(record.StreamName(v.Get("name")))
+	info, err := s.synced(r.Context(), record.StreamName(v.Get("name")))
 	if err != nil {
 		return recordsQuery{}, err
 	}
-	q := recordsQuery{id: info.ID, from: info.Bounds.First, follow: v.Get("follow") == "1"}
+	q := recordsQuery{name: info.Name, id: info.ID, from: info.Bounds.First, follow: v.Get("follow") == "1"}
 	if text := v.Get("limit"); text != "" {
 		if q.limit, err = strconv.ParseInt(text, 10, 64); err != nil || q.limit < 0 {
 			return q, record.Errorf(record.Invalid, "limit=%s: want a number of records", text)
@@ -98,6 +106,18 @@ func (s *Server) parseRecords(r *http.Request) (recordsQuery, error) {
 		q.from = record.Offset(n)
 	}
 	return q, nil
+}
+
+// synced finds a stream all of whose acknowledged records are readable: who asks may have put one just now.
+func (s *Server) synced(ctx context.Context, name record.StreamName) (stream.Info, error) {
+	info, err := s.node.Streams.Lookup(name)
+	if err != nil {
+		return info, err
+	}
+	if err := s.node.Streams.Sync(ctx, info.ID); err != nil {
+		return info, err
+	}
+	return s.node.Streams.Lookup(name)
 }
 
 // records streams records as JSON lines. Without follow it ends at what is readable now.
@@ -133,12 +153,8 @@ func (s *Server) records(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) atEnd(q recordsQuery) bool {
-	for _, info := range s.node.Streams.List("") {
-		if info.ID == q.id {
-			return q.from >= info.Bounds.Readable
-		}
-	}
-	return true
+	info, err := s.node.Streams.Lookup(q.name)
+	return err != nil || info.ID != q.id || q.from >= info.Bounds.Readable
 }
 
 // encodeChunk writes a chunk's gaps and records; limit ≤ 0 is none. It returns how many records it wrote.

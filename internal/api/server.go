@@ -29,11 +29,12 @@ type Server struct {
 	cfg  Config
 	node Node
 	log  *slog.Logger
+	puts chan struct{} // a token for each put under way
 }
 
 // New returns a server of node.
 func New(cfg Config, node Node, log *slog.Logger) *Server {
-	return &Server{cfg: cfg, node: node, log: log}
+	return &Server{cfg: cfg, node: node, log: log, puts: make(chan struct{}, maxPuts)}
 }
 
 // Serve answers requests on the socket and, when it is not nil, on the TCP listener until ctx ends. It closes both, lets
@@ -100,7 +101,9 @@ func (s *Server) routes() http.Handler {
 		writeJSON(w, http.StatusOK, s.node.Status())
 	})
 	mux.HandleFunc("GET /api/v1/streams", s.listStreams)
+	mux.HandleFunc("DELETE /api/v1/streams", s.remove)
 	mux.HandleFunc("GET /api/v1/streams/records", s.records)
+	mux.HandleFunc("POST /api/v1/streams/records", s.put)
 	mux.HandleFunc("GET /api/v1/lake/files", s.listFiles)
 	mux.HandleFunc("POST /api/v1/lake/flush", s.flush)
 	mux.HandleFunc("POST /api/v1/query", s.query)
