@@ -31,7 +31,11 @@ func (m *Manager) Append(ctx context.Context, name string, payloads [][]byte, do
 	for _, p := range payloads {
 		*records = append(*records, record.Record{Time: now, Payload: p})
 	}
-	op := opPool.Get().(*appendOp)
+	op, ok := opPool.Get().(*appendOp)
+	if !ok {
+		op = &appendOp{}
+		op.complete = op.end
+	}
 	op.s, op.n, op.size, op.done = s, len(payloads), size, done
 	s.engine.Append(ctx, s.id, *records, op.complete)
 	clear(*records) // do not keep the payloads
@@ -49,11 +53,7 @@ type appendOp struct {
 	complete func(record.Offset, error) // the method end of this op
 }
 
-var opPool = sync.Pool{New: func() any {
-	op := &appendOp{}
-	op.complete = op.end
-	return op
-}}
+var opPool sync.Pool // of *appendOp
 
 func (op *appendOp) end(first record.Offset, err error) {
 	s, n, size, done := op.s, op.n, op.size, op.done
