@@ -44,7 +44,13 @@ type node struct {
 // newNode prepares a node with a configuration in YAML; nothing runs yet. Exports retry quickly.
 func newNode(t *testing.T, yaml string) *node {
 	t.Helper()
-	n := &node{t: t, dir: filepath.Join(t.TempDir(), "data"), addr: testenv.Addr(t), config: filepath.Join(t.TempDir(), "leat.yaml"), out: &testenv.Output{}}
+	return newNodeIn(t, filepath.Join(t.TempDir(), "data"), yaml)
+}
+
+// newNodeIn prepares a node with a data directory that may exist already.
+func newNodeIn(t *testing.T, dir, yaml string) *node {
+	t.Helper()
+	n := &node{t: t, dir: dir, addr: testenv.Addr(t), config: filepath.Join(t.TempDir(), "leat.yaml"), out: &testenv.Output{}}
 	if err := os.WriteFile(n.config, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}

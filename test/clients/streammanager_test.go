@@ -424,9 +424,9 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// The tokens of the test; the file's second column is the streams that a token is good for.
+// The tokens of the test; a line of the file is a name, the token and the streams that it is good for.
 const (
 	secretOfAll   = "secret-of-all-0123456789abcdef"
 	secretOfPress = "secret-of-press-0123456789abcdef"
-	tokens        = "# token, streams\n" + secretOfAll + " *\n" + secretOfPress + " press-*\n"
+	tokens        = "all " + secretOfAll + " *\npress " + secretOfPress + " press-*\n"
 )
