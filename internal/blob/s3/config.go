@@ -1,12 +1,10 @@
 package s3
 
 import (
-	"fmt"
-	"log/slog"
-	"net/url"
 	"strings"
 	"time"
 
+	"github.com/leat-io/leat/internal/awsclient"
 	"github.com/leat-io/leat/internal/blob"
 	"github.com/leat-io/leat/internal/record"
 )
@@ -31,29 +29,7 @@ const (
 )
 
 // Secret is a string that does not show itself in logs, errors or printed configurations.
-type Secret string
-
-const redacted = "***"
-
-// String hides the secret.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return redacted
-}
-
-// GoString hides the secret from %#v.
-func (s Secret) GoString() string { return fmt.Sprintf("%q", s.String()) }
-
-// LogValue hides the secret from slog.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
-
-// MarshalText hides the secret from encoders such as JSON.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// MarshalYAML hides the secret from YAML.
-func (s Secret) MarshalYAML() (any, error) { return s.String(), nil }
+type Secret = awsclient.Secret
 
 // Config is what a person sets about an S3-compatible store.
 type Config struct {
@@ -110,7 +86,8 @@ func (c *Config) Validate() error {
 		return invalid("bucket", "%q is not a bucket's name", c.Bucket).
 			WithHint("give the name alone; what follows a slash belongs in prefix")
 	}
-	if err := validateEndpoint(c.Endpoint); err != nil {
+	service := c.service()
+	if err := service.Validate(); err != nil {
 		return err
 	}
 	if c.Prefix != "" {
@@ -118,17 +95,16 @@ func (c *Config) Validate() error {
 			return record.Errorf(record.Invalid, "prefix: %w", err).WithHint("for example plant-7/, without a leading slash")
 		}
 	}
-	if (c.AccessKey == "") != (c.SecretKey == "") {
-		return invalid("access_key", "and secret_key must be given together or not at all").
-			WithHint("without both, the credentials of the AWS environment are used")
-	}
-	if c.SessionToken != "" && c.AccessKey == "" {
-		return invalid("session_token", "needs access_key and secret_key")
-	}
-	if c.Profile != "" && c.AccessKey != "" {
-		return invalid("profile", "and access_key exclude one another").WithHint("remove one of them")
-	}
 	return c.validateTransfer()
+}
+
+// service is what the store has in common with other services. (Config does not embed it: its keys would be told in
+// another order, and its literals would have to name it.)
+func (c *Config) service() awsclient.Config {
+	return awsclient.Config{
+		Endpoint: c.Endpoint, Region: c.Region, AccessKey: c.AccessKey, SecretKey: c.SecretKey, SessionToken: c.SessionToken,
+		Profile: c.Profile,
+	}
 }
 
 func (c *Config) validateTransfer() error {
@@ -146,26 +122,6 @@ func (c *Config) validateTransfer() error {
 		return invalid("connect_timeout", "%s: want more than 0", c.ConnectTimeout)
 	case c.StallTimeout <= 0:
 		return invalid("stall_timeout", "%s: want more than 0", c.StallTimeout)
-	}
-	return nil
-}
-
-// validateEndpoint keeps the endpoint out of its messages where it may hold a password.
-func validateEndpoint(endpoint string) error {
-	if endpoint == "" {
-		return nil
-	}
-	u, err := url.Parse(endpoint)
-	switch {
-	case err != nil:
-		return invalid("endpoint", "is not a URL").WithHint("for example https://s3.example.com:9000")
-	case u.User != nil:
-		return invalid("endpoint", "has a user or password in it").WithHint("use access_key and secret_key")
-	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
-		return invalid("endpoint", "%q is not an http or https URL", endpoint).
-			WithHint("for example https://s3.example.com:9000")
-	case u.RawQuery != "" || u.Fragment != "":
-		return invalid("endpoint", "%q has a query or fragment", endpoint)
 	}
 	return nil
 }

@@ -2,21 +2,13 @@ package s3
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
-	"fmt"
-	"net"
 	"net/http"
-	"net/url"
-	"os"
 	"slices"
-	"strings"
-	"syscall"
 
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/smithy-go"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/leat-io/leat/internal/awsclient"
 	"github.com/leat-io/leat/internal/record"
 )
 
@@ -39,6 +31,7 @@ const (
 	hintReach       = "check endpoint, network and that the store is running; leat tries again"
 	hintHang        = "the store was reached but does not answer; leat tries again"
 	hintNotS3       = "check that endpoint is an S3 API and not, for example, its web console"
+	hintAbort       = "give s3:AbortMultipartUpload, or the bucket a lifecycle rule that removes unfinished uploads"
 	hintTLS         = "the store's certificate is not trusted here: install its CA (SSL_CERT_FILE or the system's store)"
 )
 
@@ -74,7 +67,7 @@ func problems() []problem {
 		{[]string{"BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout", "NoSuchUpload"},
 			record.Unavailable, ""},
 		{[]string{
-			"InvalidBucketName", "KeyTooLongError", "EntityTooLarge", "InvalidRequest", "InvalidArgument", "NotImplemented",
+			"InvalidBucketName", "KeyTooLongError", "EntityTooLarge", "MetadataTooLarge", "InvalidRequest", "InvalidArgument", "NotImplemented",
 			"ObjectParentIsFile",
 		}, record.Invalid, ""},
 	}
@@ -87,52 +80,11 @@ func (s *Store) fail(verb, key string, err error) *record.Error {
 	if kind != record.Conflict && (kind != record.NotFound || isCode(err, "NoSuchBucket")) {
 		s.stats.errors.Add(1)
 	}
-	out := record.Errorf(kind, "%s %s: %w", verb, at, told{err})
+	out := record.Errorf(kind, "%s %s: %w", verb, at, awsclient.Described{Err: err})
 	if hint != "" {
 		return out.WithHint("%s", hint)
 	}
 	return out
-}
-
-// told is an error of the SDK in the words a person needs: without the operation, which the text around it says, and
-// without request ids and local ports, which differ each time and would make every retry look like news.
-type told struct{ error }
-
-// Unwrap is the error as it came.
-func (t told) Unwrap() error { return t.error }
-
-// Error is the store's answer, or what the network said.
-func (t told) Error() string {
-	if e, ok := errors.AsType[*record.Error](t.error); ok {
-		return e.Error()
-	}
-	status := statusOf(t.error)
-	if api, ok := errors.AsType[smithy.APIError](t.error); ok {
-		text := api.ErrorCode()
-		if status != 0 {
-			text = fmt.Sprintf("%s (%d)", text, status)
-		}
-		if m := strings.TrimSpace(api.ErrorMessage()); m != "" && m != api.ErrorCode() {
-			text += ": " + m
-		}
-		return text
-	}
-	if op, ok := errors.AsType[*net.OpError](t.error); ok {
-		if op.Addr == nil {
-			return fmt.Sprintf("%s: %v", op.Op, op.Err)
-		}
-		return fmt.Sprintf("%s %s: %v", op.Op, op.Addr, op.Err)
-	}
-	if u, ok := errors.AsType[*url.Error](t.error); ok {
-		return u.Err.Error()
-	}
-	if status != 0 {
-		return fmt.Sprintf("the store answered %d %s", status, http.StatusText(status))
-	}
-	if op, ok := errors.AsType[*smithy.OperationError](t.error); ok {
-		return op.Err.Error()
-	}
-	return t.error.Error()
 }
 
 func classify(err error) (record.Kind, string) {
@@ -149,7 +101,7 @@ func classify(err error) (record.Kind, string) {
 			}
 		}
 	}
-	if status := statusOf(err); status != 0 {
+	if status := awsclient.StatusOf(err); status != 0 {
 		return classifyStatus(status)
 	}
 	return classifyNetwork(err)
@@ -180,52 +132,18 @@ func classifyStatus(status int) (record.Kind, string) {
 }
 
 func classifyNetwork(err error) (record.Kind, string) {
-	if _, ok := errors.AsType[*v4.SigningError](err); ok || isNoCredentials(err) {
+	switch awsclient.TroubleOf(err) {
+	case awsclient.NoCredentials:
 		return record.Denied, "set access_key and secret_key, or give this machine a role: no credentials were found"
-	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+	case awsclient.Untrusted:
 		return record.Unavailable, hintTLS
-	}
-	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return record.Unavailable, hintTLS
-	}
-	if _, ok := errors.AsType[*net.DNSError](err); ok || errors.Is(err, syscall.ECONNREFUSED) {
-		return record.Unavailable, hintReach
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return record.Unavailable, hintReach
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	case awsclient.Hanging:
 		return record.Unavailable, hintHang
-	}
-	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
-		return record.Unavailable, hintHang
-	}
-	if _, ok := errors.AsType[*smithy.DeserializationError](err); ok {
+	case awsclient.Foreign:
 		return record.Unavailable, hintNotS3
+	default:
+		return record.Unavailable, hintReach
 	}
-	return record.Unavailable, hintReach
-}
-
-// isNoCredentials recognises the failure to find any credentials, which the SDK wraps in its own way.
-func isNoCredentials(err error) bool {
-	if _, ok := errors.AsType[*smithy.CanceledError](err); ok {
-		return false
-	}
-	op, ok := errors.AsType[*smithy.OperationError](err)
-	if !ok {
-		return false
-	}
-	_, sent := errors.AsType[*smithyhttp.RequestSendError](err)
-	_, answered := errors.AsType[*smithyhttp.ResponseError](err)
-	return op.Service() == "S3" && !sent && !answered && strings.Contains(op.Err.Error(), "get identity")
-}
-
-func statusOf(err error) int {
-	if r, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && r.Response != nil {
-		return r.HTTPStatusCode()
-	}
-	return 0
 }
 
 func isCode(err error, codes ...string) bool {
@@ -234,10 +152,10 @@ func isCode(err error, codes ...string) bool {
 }
 
 func isExists(err error) bool {
-	return isCode(err, "PreconditionFailed") || statusOf(err) == http.StatusPreconditionFailed
+	return isCode(err, "PreconditionFailed") || awsclient.StatusOf(err) == http.StatusPreconditionFailed
 }
 
 // isNoConditions reports that the store does not know If-None-Match on puts.
 func isNoConditions(err error) bool {
-	return isCode(err, "NotImplemented") || statusOf(err) == http.StatusNotImplemented
+	return isCode(err, "NotImplemented") || awsclient.StatusOf(err) == http.StatusNotImplemented
 }
