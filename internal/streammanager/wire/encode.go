@@ -121,7 +121,7 @@ func (r *AppendResponse) appendTo(dst []byte) ([]byte, error) {
 // messageOverhead is what a message of a ReadResponse takes beside its stream's name and its payload, at most.
 const messageOverhead = 80
 
-// EncodedSize is at least what the message takes in a ReadResponse, in bytes: sums of it tell what fits into MaxFrame.
+// EncodedSize is the most that the message takes in a ReadResponse, in bytes: sums of it tell what fits into MaxFrame.
 func (m *Message) EncodedSize() int { return messageOverhead + len(m.StreamName) + len(m.Payload) }
 
 func (r *ReadResponse) appendTo(dst []byte) ([]byte, error) {
