@@ -116,13 +116,19 @@ func TestExportSurvivesKills(t *testing.T) {
 		n.start()
 		useAgain(c)
 	}
-	testenv.Wait(t, patience, func() bool { return exported(c, "load") == int64(sent-1) }, "the export of everything")
+	waitExported(t, c, "load", sent-1)
 	repeated := k.numbered(t, sent)
 	lost := len(proxy.Requests(func(r blobtest.Request) bool { return r.Mode == blobtest.Lose }))
 	if repeated > (kills+lost)*batch {
 		t.Errorf("%d records repeated by %d kills and %d lost answers; at most one batch of %d for each", repeated, kills, lost, batch)
 	}
 	t.Logf("%d messages, %d repeated by %d kills and %d lost answers", sent, repeated, kills, lost)
+}
+
+// waitExported waits until the only export of a stream has delivered the message with a number.
+func waitExported(t *testing.T, c *client, name string, number int) {
+	t.Helper()
+	testenv.Wait(t, patience, func() bool { return exported(c, name) == int64(number) }, fmt.Sprintf("the export of %s up to %d", name, number))
 }
 
 // exported is the number of the last exported message of a stream with one export.
@@ -151,7 +157,7 @@ func TestExportWaitsForTheNetwork(t *testing.T) {
 		}
 	}
 	appendMany(50)
-	testenv.Wait(t, patience, func() bool { return exported(c, "s") == 49 }, "the export before the cut")
+	waitExported(t, c, "s", 49)
 	proxy.Set(blobtest.Refuse, nil)
 	appendMany(500)
 	testenv.Wait(t, patience, func() bool {
@@ -166,7 +172,7 @@ func TestExportWaitsForTheNetwork(t *testing.T) {
 	useAgain(c)
 	appendMany(50)
 	proxy.Set(blobtest.Pass, nil)
-	testenv.Wait(t, patience, func() bool { return exported(c, "s") == int64(sent-1) }, "the export after the cut")
+	waitExported(t, c, "s", sent-1)
 	if repeated := k.numbered(t, sent); repeated != 0 {
 		t.Errorf("%d records repeated", repeated)
 	}
