@@ -3,7 +3,6 @@ package s3
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
 	"sync"
@@ -27,16 +26,10 @@ func (s *Store) partSize(size int64) int64 {
 
 // putParts stores an object by a multipart upload, going on with an earlier one of the same content.
 func (s *Store) putParts(ctx context.Context, u blob.Upload) error {
-	err := s.settle(ctx, u)
-	switch kind, _ := classify(err); {
-	case err == nil, kind == record.Conflict:
-		// The completion whose answer was lost, or somebody else: what is kept of an upload is superfluous.
-		if up, ok := s.state.load(s.state.id(&s.cfg, u), u); ok {
-			s.abort(ctx, up)
+	if !u.Overwrite {
+		if err := s.settleBefore(ctx, u); !errors.Is(err, errAbsent) {
+			return err
 		}
-		return err
-	case !errors.Is(err, errAbsent) && kind != record.Denied:
-		return err // the store cannot be asked
 	}
 	up, have, err := s.begin(ctx, u)
 	if err != nil {
@@ -46,13 +39,35 @@ func (s *Store) putParts(ctx context.Context, u blob.Upload) error {
 	if err == nil {
 		err = s.complete(ctx, u, up, parts)
 	}
+	if err != nil {
+		return s.broken(ctx, u, up, err)
+	}
+	s.state.forget(up)
+	s.stats.puts.Add(1)
+	s.stats.putBytes.Add(u.Size)
+	return nil
+}
+
+// settleBefore is settle before anything is sent: where the rights do not allow to look, there is no object.
+func (s *Store) settleBefore(ctx context.Context, u blob.Upload) error {
+	err := s.settle(ctx, u)
+	switch kind, _ := classify(err); {
+	case err == nil, kind == record.Conflict:
+		// The completion whose answer was lost, or somebody else: what is kept of an upload is superfluous.
+		if up, ok := s.state.load(s.state.id(&s.cfg, u), u); ok {
+			s.abort(ctx, up)
+		}
+		return err
+	case kind == record.Denied:
+		return errAbsent
+	}
+	return err
+}
+
+// broken says what becomes of an upload that ended in err: it is kept for the next attempt, or aborted.
+func (s *Store) broken(ctx context.Context, u blob.Upload, up *upload, err error) error {
 	switch {
-	case err == nil:
-		s.state.forget(up)
-		s.stats.puts.Add(1)
-		s.stats.putBytes.Add(u.Size)
-		return nil
-	case isExists(err):
+	case isExists(err) && !u.Overwrite:
 		// Put by somebody else meanwhile, or by ourselves when the answer was lost. Our upload is superfluous.
 		err := s.settleExisting(ctx, u)
 		if err == nil || record.KindOf(err) == record.Conflict {
@@ -61,8 +76,10 @@ func (s *Store) putParts(ctx context.Context, u blob.Upload) error {
 		return err
 	case isCode(err, "NoSuchUpload"):
 		s.state.forget(up)
-		if serr := s.settle(ctx, u); serr == nil || !errors.Is(serr, errAbsent) {
-			return serr
+		if !u.Overwrite {
+			if serr := s.settle(ctx, u); serr == nil || !errors.Is(serr, errAbsent) {
+				return serr
+			}
 		}
 		return record.Errorf(record.Unavailable, "the store dropped the unfinished upload: %w", err).
 			WithHint("leat starts it again; check that no lifecycle rule ends uploads too early")
@@ -91,7 +108,7 @@ func (s *Store) begin(ctx context.Context, u blob.Upload) (*upload, map[int32]ty
 	}
 	in := &s3.CreateMultipartUploadInput{
 		Bucket: s.bucket(), Key: s.key(u.Key), ContentType: contentType(u.Key),
-		Metadata: map[string]string{shaMetadata: hex.EncodeToString(u.SHA256[:])},
+		Metadata: metadata(u),
 	}
 	up := newUpload(id, u, s.partSize(u.Size))
 	if s.cfg.Checksums == ChecksumsWhenSupported {
@@ -170,7 +187,7 @@ func (s *Store) sendPart(ctx context.Context, u blob.Upload, up *upload, n int32
 	sum := [32]byte(hash.Sum(nil))
 	in := &s3.UploadPartInput{
 		Bucket: s.bucket(), Key: s.key(u.Key), UploadId: &up.UploadID, PartNumber: &n,
-		Body: body, ContentLength: aws.Int64(up.sizeOf(n)),
+		Body: paced(ctx, u, body), ContentLength: aws.Int64(up.sizeOf(n)),
 	}
 	if up.Checksums {
 		in.ChecksumSHA256 = encode(sum)
@@ -191,7 +208,7 @@ func (s *Store) complete(ctx context.Context, u blob.Upload, up *upload, parts [
 		Bucket: s.bucket(), Key: s.key(u.Key), UploadId: &up.UploadID,
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 	}
-	if !s.unconditional.Load() {
+	if !u.Overwrite && !s.unconditional.Load() {
 		in.IfNoneMatch = aws.String(ifAbsent)
 	}
 	out, err := s.client.CompleteMultipartUpload(ctx, in)
@@ -206,16 +223,32 @@ func (s *Store) complete(ctx context.Context, u blob.Upload, up *upload, parts [
 	return err
 }
 
-// abort frees what the store holds of an upload, as far as the rights allow; what stays is for a lifecycle rule. It
-// runs also when the caller's context has ended.
+// Abort gives up the unfinished uploads that were begun under a Resume, and frees what the store holds of them. None is
+// no error. After an error their parts stay in the bucket until a lifecycle rule removes them; they are not tried again.
+func (s *Store) Abort(ctx context.Context, resume string) error {
+	var errs []error
+	for _, up := range s.state.begun(resume) {
+		if err := s.tryAbort(ctx, up); err != nil && !isCode(err, "NoSuchUpload") {
+			errs = append(errs, s.fail("abort the unfinished upload of", up.Key, err).WithHint("%s", hintAbort))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// abort frees what the store holds of an upload, as far as the rights allow; what stays is for a lifecycle rule.
 func (s *Store) abort(ctx context.Context, up *upload) {
+	if err := s.tryAbort(ctx, up); err != nil {
+		s.log.Debug("unfinished upload stays in the store", "key", s.cfg.Prefix+up.Key, "error", err)
+	}
+}
+
+// tryAbort runs also when the caller's context has ended.
+func (s *Store) tryAbort(ctx context.Context, up *upload) error {
 	s.state.forget(up)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ConnectTimeout)
 	defer cancel()
 	_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
 		Bucket: s.bucket(), Key: s.key(up.Key), UploadId: &up.UploadID,
 	}, func(o *s3.Options) { o.RetryMaxAttempts = abortAttempts })
-	if err != nil {
-		s.log.Debug("unfinished upload stays in the store", "key", s.cfg.Prefix+up.Key, "error", err)
-	}
+	return err
 }

@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -26,20 +28,47 @@ const ifAbsent = "*"
 
 // Put stores the object, or finds that it is there.
 func (s *Store) Put(ctx context.Context, u blob.Upload) error {
-	if err := blob.ValidateKey(u.Key); err != nil {
+	if err := s.validKey(u.Key); err != nil {
 		return err
 	}
 	if err := verify(ctx, u); err != nil {
 		return s.fail("put", u.Key, err)
 	}
 	put := s.putWhole
-	if u.Size > s.cfg.PartSize {
+	if u.Size > s.wholeLimit(u) {
 		put = s.putParts
 	}
 	if err := put(ctx, u); err != nil {
 		return s.fail("put", u.Key, err)
 	}
 	return nil
+}
+
+// validKey reports, as an Invalid error, why a key is not allowed.
+func (s *Store) validKey(key string) error {
+	if !s.anyKey {
+		return blob.ValidateKey(key)
+	}
+	switch {
+	case key == "", len(s.cfg.Prefix)+len(key) > blob.MaxKey:
+		return record.Errorf(record.Invalid, "object key of %d bytes: want 1 to %d", len(s.cfg.Prefix)+len(key), blob.MaxKey)
+	case !utf8.ValidString(key), strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return record.Errorf(record.Invalid, "object key %q has a control character or is not UTF-8", key)
+	}
+	for element := range strings.SplitSeq(key, "/") {
+		if element == "." || element == ".." {
+			return record.Errorf(record.Invalid, "object key %q has an element %q", key, element)
+		}
+	}
+	return nil
+}
+
+// wholeLimit is the size up to which an upload is one request.
+func (s *Store) wholeLimit(u blob.Upload) int64 {
+	if u.MultipartAbove > 0 {
+		return min(u.MultipartAbove, maxPartSize) // a request takes no more than a part does
+	}
+	return s.cfg.PartSize
 }
 
 // verify reads the whole content once before anything is sent, so that no damaged file gets under a good key.
@@ -58,17 +87,18 @@ func verify(ctx context.Context, u blob.Upload) error {
 func (s *Store) putWhole(ctx context.Context, u blob.Upload) error {
 	in := &s3.PutObjectInput{
 		Bucket: s.bucket(), Key: s.key(u.Key), ContentLength: &u.Size, ContentType: contentType(u.Key),
-		Metadata: map[string]string{shaMetadata: hex.EncodeToString(u.SHA256[:])},
-		Body:     io.NewSectionReader(u.Body, 0, u.Size),
+		Metadata: metadata(u), Body: paced(ctx, u, io.NewSectionReader(u.Body, 0, u.Size)),
 	}
 	if s.cfg.Checksums == ChecksumsWhenSupported {
 		in.ChecksumSHA256 = encode(u.SHA256)
 	}
-	if s.unconditional.Load() {
+	switch {
+	case u.Overwrite:
+	case s.unconditional.Load():
 		if err := s.settle(ctx, u); !errors.Is(err, errAbsent) {
 			return err
 		}
-	} else {
+	default:
 		in.IfNoneMatch = aws.String(ifAbsent)
 	}
 	out, err := s.client.PutObject(ctx, in, withPayloadHash(u.SHA256))
@@ -81,7 +111,7 @@ func (s *Store) putWhole(ctx context.Context, u blob.Upload) error {
 		s.stats.putBytes.Add(u.Size)
 		s.learn(u, trimETag(out.ETag))
 		return nil
-	case isExists(err):
+	case isExists(err) && in.IfNoneMatch != nil:
 		return s.settleExisting(ctx, u)
 	case in.IfNoneMatch != nil && isNoConditions(err):
 		s.forgetConditions()
@@ -97,6 +127,17 @@ func (s *Store) forgetConditions() {
 	if !s.unconditional.Swap(true) {
 		s.log.Warn("object store does not know If-None-Match: looking before each put instead", "bucket", s.cfg.Bucket)
 	}
+}
+
+// metadata is what an object carries: what its upload says and, for comparing, the SHA-256. An object that overwrites is
+// never compared and carries what its owner asked for alone.
+func metadata(u blob.Upload) map[string]string {
+	m := make(map[string]string, len(u.Metadata)+1)
+	maps.Copy(m, u.Metadata)
+	if !u.Overwrite {
+		m[shaMetadata] = hex.EncodeToString(u.SHA256[:])
+	}
+	return m
 }
 
 // learn finds out whether the store's ETags are MD5: compare needs to know when rights allow it only a listing.
@@ -136,6 +177,36 @@ func contentType(key string) *string {
 		return nil
 	}
 }
+
+// paceChunk is how many bytes Upload.Pace is asked for at a time: few, so that a request on which a slow pace lets bytes
+// through is never taken for one that hangs.
+const paceChunk = 8 << 10
+
+// paced is a body whose bytes wait for the upload's pace.
+func paced(ctx context.Context, u blob.Upload, body *io.SectionReader) io.ReadSeeker {
+	if u.Pace == nil {
+		return body
+	}
+	return &pacedBody{ctx, body, u.Pace}
+}
+
+type pacedBody struct {
+	ctx  context.Context //nolint:containedctx // lives as long as one call
+	body *io.SectionReader
+	pace func(context.Context, int) error
+}
+
+func (b *pacedBody) Read(p []byte) (int, error) {
+	n, err := b.body.Read(p[:min(len(p), paceChunk)])
+	if n > 0 {
+		if perr := b.pace(b.ctx, n); perr != nil {
+			return 0, perr
+		}
+	}
+	return n, err
+}
+
+func (b *pacedBody) Seek(offset int64, whence int) (int64, error) { return b.body.Seek(offset, whence) }
 
 // ctxReader ends a long local read with the context.
 type ctxReader struct {

@@ -7,8 +7,9 @@
 //
 //   - When Put has returned nil, the store has acknowledged the whole object, after verifying its SHA-256 (which the
 //     request's signature covers).
-//   - An object is not overwritten: every put carries If-None-Match: *. Where the key exists already, Put compares and
-//     succeeds for the same content; a lost answer or a crash after the upload therefore costs one request.
+//   - An object is not overwritten unless its Upload asks for it: every other put carries If-None-Match: *. Where the
+//     key exists already, Put compares and succeeds for the same content; a lost answer or a crash after the upload
+//     therefore costs one request.
 //   - A multipart upload goes on where it stopped, also after a restart: only parts that the store does not have are
 //     sent.
 //   - No call waits for ever: a connection on which nothing moves for Config.StallTimeout is given up.
@@ -63,6 +64,9 @@ type Options struct {
 	// open until after Close.
 	State *vfs.Dir
 	Log   *slog.Logger // not nil
+	// AnyKey allows every key that S3 itself does, where else blob.ValidateKey decides: for objects whose keys other
+	// programs choose. "." and ".." stay forbidden as elements, since clients and proxies resolve them.
+	AnyKey bool
 }
 
 // Store is a bucket, or what lies below a prefix in it.
@@ -72,6 +76,7 @@ type Store struct {
 	state     uploads
 	log       *slog.Logger
 	closeIdle func()
+	anyKey    bool
 
 	// unconditional is set when the store turned out not to know If-None-Match.
 	unconditional atomic.Bool
@@ -117,7 +122,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: o.Config, log: o.Log}
+	s := &Store{cfg: o.Config, log: o.Log, anyKey: o.AnyKey}
 	httpClient, closeIdle := newHTTPClient(&s.cfg)
 	client, err := newClient(ctx, &s.cfg, httpClient)
 	if err != nil {
@@ -142,7 +147,7 @@ func (s *Store) bucket() *string { return &s.cfg.Bucket }
 
 // Open reads an object.
 func (s *Store) Open(ctx context.Context, key string) (io.ReadCloser, blob.Object, error) {
-	if err := blob.ValidateKey(key); err != nil {
+	if err := s.validKey(key); err != nil {
 		return nil, blob.Object{}, err
 	}
 	out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: s.bucket(), Key: s.key(key)})
@@ -177,7 +182,7 @@ func (b *body) Read(p []byte) (int, error) {
 
 // Stat describes an object: with HEAD, or from a listing where the rights allow only that.
 func (s *Store) Stat(ctx context.Context, key string) (blob.Object, error) {
-	if err := blob.ValidateKey(key); err != nil {
+	if err := s.validKey(key); err != nil {
 		return blob.Object{}, err
 	}
 	e, err := s.look(ctx, key)
@@ -205,7 +210,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[blob.Object, 
 			for i := range page.Contents {
 				e := &page.Contents[i]
 				key, ok := strings.CutPrefix(aws.ToString(e.Key), s.cfg.Prefix)
-				if !ok || blob.ValidateKey(key) != nil {
+				if !ok || s.validKey(key) != nil {
 					continue
 				}
 				o := blob.Object{
@@ -226,7 +231,7 @@ func isListing(page *s3.ListObjectsV2Output) bool {
 
 // Delete removes an object.
 func (s *Store) Delete(ctx context.Context, key string) error {
-	if err := blob.ValidateKey(key); err != nil {
+	if err := s.validKey(key); err != nil {
 		return err
 	}
 	_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: s.bucket(), Key: s.key(key)})

@@ -5,8 +5,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +32,8 @@ type upload struct {
 	SHA256    string `json:"sha256"`
 	UploadID  string `json:"upload_id"`
 	PartSize  int64  `json:"part_size"`
-	Checksums bool   `json:"checksums"` // the upload was created to carry the parts' SHA-256
+	Checksums bool   `json:"checksums"`        // the upload was created to carry the parts' SHA-256
+	Resume    string `json:"resume,omitempty"` // blob.Upload.Resume, for Abort
 
 	id   string
 	kept bool // on disk, so that a later attempt goes on with it
@@ -37,7 +41,8 @@ type upload struct {
 
 func newUpload(id string, u blob.Upload, partSize int64) *upload {
 	return &upload{
-		Version: stateVersion, Key: u.Key, Size: u.Size, SHA256: hex.EncodeToString(u.SHA256[:]), PartSize: partSize, id: id,
+		Version: stateVersion, Key: u.Key, Size: u.Size, SHA256: hex.EncodeToString(u.SHA256[:]), PartSize: partSize,
+		Resume: u.Resume, id: id,
 	}
 }
 
@@ -76,8 +81,8 @@ func openUploads(dir *vfs.Dir, log *slog.Logger) (uploads, error) {
 	return l, nil
 }
 
-// id names an upload's file: the same content for the same place under the same Resume. It is "" when nothing is to be
-// kept.
+// id names an upload's file: the same content and metadata for the same place under the same Resume. It is "" when
+// nothing is to be kept.
 func (l uploads) id(cfg *Config, u blob.Upload) string {
 	if l.dir == nil || u.Resume == "" {
 		return ""
@@ -88,6 +93,9 @@ func (l uploads) id(cfg *Config, u blob.Upload) string {
 		h.Write([]byte{0})
 	}
 	h.Write(u.SHA256[:])
+	for _, name := range slices.Sorted(maps.Keys(u.Metadata)) {
+		fmt.Fprintf(h, "%q=%q", name, u.Metadata[name])
+	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
@@ -116,6 +124,29 @@ func (up *upload) matches(u blob.Upload) bool {
 	return up.Version == stateVersion && up.Key == u.Key && up.Size == u.Size &&
 		up.SHA256 == hex.EncodeToString(u.SHA256[:]) && up.UploadID != "" &&
 		up.PartSize >= minPartSize && up.PartSize <= maxPartSize && up.Size > 0 && up.Size <= up.PartSize*maxParts
+}
+
+// begun returns the uploads that are kept under a Resume.
+func (l uploads) begun(resume string) []*upload {
+	if l.dir == nil || resume == "" {
+		return nil
+	}
+	entries, err := l.dir.ReadDir(".")
+	if err != nil {
+		l.log.Warn("cannot read the state of uploads: unfinished ones stay in the store", "error", err)
+		return nil
+	}
+	var found []*upload
+	for _, e := range entries {
+		id, ok := strings.CutSuffix(e.Name(), ".json")
+		data, err := l.dir.ReadFile(e.Name())
+		up := upload{id: id, kept: true}
+		// A damaged file is load's business.
+		if ok && err == nil && json.Unmarshal(data, &up) == nil && up.Resume == resume && up.Version == stateVersion {
+			found = append(found, &up)
+		}
+	}
+	return found
 }
 
 func (l uploads) save(up *upload) {
