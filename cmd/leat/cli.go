@@ -27,7 +27,7 @@ type cli struct {
 	Demo    demoCmd    `cmd:"" help:"Run everything in one process with a simulator: broker, log, Parquet, SQL."`
 	Serve   serveCmd   `cmd:"" help:"Run the service."`
 	Query   queryCmd   `cmd:"" help:"Ask the lake in SQL, rows that are not in a file yet included."`
-	Streams streamsCmd `cmd:"" help:"Look at streams."`
+	Streams streamsCmd `cmd:"" help:"Look at streams, put records into them, remove them."`
 	Lake    lakeCmd    `cmd:"" help:"Look at the lake and move it on."`
 	Log     logCmd     `cmd:"" help:"Examine and repair the durable log of a leat that is stopped."`
 	Sim     simCmd     `cmd:"" help:"Publish to a broker: the reference signals, or a load."`

@@ -18,6 +18,8 @@ type streamsCmd struct {
 	Ls       streamsLsCmd       `cmd:"" help:"List streams."`
 	Describe streamsDescribeCmd `cmd:"" help:"Show one stream."`
 	Tail     streamsTailCmd     `cmd:"" help:"Print records of a stream."`
+	Put      streamsPutCmd      `cmd:"" help:"Put records into a stream and print their offsets."`
+	Rm       streamsRmCmd       `cmd:"" help:"Remove a stream with its cursors and exports. One that holds records needs --yes."`
 }
 
 type streamsLsCmd struct {
@@ -34,13 +36,14 @@ func (c streamsLsCmd) Run(ctx context.Context, t terminal) error {
 		return err
 	}
 	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "STREAM\tRECORDS\tSIZE\tNOT EXPORTED\tSTATE")
+	fmt.Fprintln(w, "STREAM\tRECORDS\tSIZE\tNOT EXPORTED\tEXPORTS\tSTATE")
 	for _, s := range list {
 		state := "open"
 		if s.Sealed {
 			state = "sealed"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.Name, grouped(int64(s.Next-s.First)), config.FormatSize(s.Bytes), behind(s), state)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, grouped(int64(s.Next-s.First)), config.FormatSize(s.Bytes),
+			behind(s), exports(s.Exports), state)
 	}
 	return w.Flush()
 }
@@ -52,6 +55,28 @@ func behind(s api.Stream) string {
 	}
 	slowest := slices.Min(slices.Collect(maps.Values(s.Cursors)))
 	return grouped(int64(s.Next - min(slowest, s.Next)))
+}
+
+// exports is how many exports a stream has, and how many of them do not deliver.
+func exports(all []api.Export) string {
+	var failing, disabled int
+	for _, e := range all {
+		switch {
+		case e.Disabled:
+			disabled++
+		case e.Retries > 0:
+			failing++
+		}
+	}
+	switch {
+	case len(all) == 0:
+		return "-"
+	case failing > 0:
+		return fmt.Sprintf("%d of %d failing", failing, len(all))
+	case disabled > 0:
+		return fmt.Sprintf("%d of %d disabled", disabled, len(all))
+	}
+	return fmt.Sprintf("%d ok", len(all))
 }
 
 type streamsDescribeCmd struct {
@@ -114,7 +139,8 @@ func (c streamsTailCmd) newest(ctx context.Context, client *api.Client) (record.
 	}
 	for _, s := range list {
 		if s.Name == c.Name {
-			return max(s.First, s.Readable-min(s.Readable, record.Offset(max(c.Lines, 0)))), nil
+			// All of it is readable when the next request is answered.
+			return max(s.First, s.Next-min(s.Next, record.Offset(max(c.Lines, 0)))), nil
 		}
 	}
 	return 0, record.Errorf(record.NotFound, "there is no stream %q", c.Name).WithHint("leat streams ls lists them")
