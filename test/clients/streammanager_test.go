@@ -110,8 +110,9 @@ func checkDescribe(t *testing.T, c *client, name string) {
 }
 
 // TestEveryException provokes what a server can answer. Not among them, because nothing a client does leads there:
-// UnknownFailure (a bug of the server), UpdateFailed and MessageStoreReadError (a disk that fails),
-// ResponsePayloadTooLarge (a gibibyte in one read). ServerTimeout and Unauthorized have tests of their own.
+// UnknownFailure (a bug of the server), UpdateFailed and MessageStoreReadError (a disk that fails), ServerOutOfMemory (leat
+// bounds what it holds instead), ServerTimeout (a disk that hangs, or a stop in mid-request, see
+// TestShutdownAnswersWhatIsOnItsWay). ResponsePayloadTooLarge is in TestLargeMessages, Unauthorized in TestTokens.
 func TestEveryException(t *testing.T) {
 	eachSDK(t, "", func(t *testing.T, _ *node, c *client) {
 		c.create("there", nil)
@@ -224,6 +225,7 @@ func TestParallelRequestsOnOneClient(t *testing.T) {
 	})
 }
 
+// TestLargeMessages also asks for more in one read than a server gives: 64 MiB.
 func TestLargeMessages(t *testing.T) {
 	eachSDK(t, "", func(t *testing.T, _ *node, c *client) {
 		c.create("large", args{"flushOnWrite": true})
@@ -242,6 +244,13 @@ func TestLargeMessages(t *testing.T) {
 			if !bytes.Equal(m.Payload, sent[i]) {
 				t.Errorf("message %d came back different", i)
 			}
+		}
+		for range 10 {
+			c.append("large", sent[0])
+		}
+		c.fails("ResponsePayloadTooLargeException", "read", args{"name": "large", "options": args{"minMessageCount": 13}})
+		if got := len(c.must("read", args{"name": "large", "options": args{"maxMessageCount": 13}}).Messages); got < 1 || got > 3 {
+			t.Errorf("%d messages of 5 MiB in an answer that may end early", got)
 		}
 	})
 }
