@@ -15,7 +15,7 @@ import (
 func (m *Manager) specs(d *wire.MessageStreamDefinition) ([]forward.Spec, error) {
 	var specs []forward.Spec
 	for kind, e := range d.ExportDefinition.All() {
-		t, err := m.opt.Targets.New(d.Name, kind, e)
+		t, err := m.opt.Targets.New(d.Name, kind, e, m.AppendStatus)
 		if err != nil {
 			return nil, record.Errorf(record.KindOf(err), "stream %q: %s export %q: %w", d.Name, kind, e.Identifier, err)
 		}

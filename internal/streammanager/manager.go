@@ -41,9 +41,14 @@ type Exports interface {
 
 // Targets makes the destinations of exports.
 type Targets interface {
-	// New makes the target of export e of a stream. The error says, as Invalid, what of the export cannot be.
-	New(streamName string, kind wire.ExportKind, e *wire.ExportConfig) (forward.Target, error)
+	// New makes the target of export e of a stream. The error says, as Invalid, what of the export cannot be. What the
+	// target reports goes to status, Manager.AppendStatus; it may be called as soon as the export is set, so before Open
+	// has returned.
+	New(streamName string, kind wire.ExportKind, e *wire.ExportConfig, status Status) (forward.Target, error)
 }
+
+// Status appends a status message to a stream; see Manager.AppendStatus.
+type Status = func(ctx context.Context, streamName string, payload []byte) error
 
 // Options are what Open needs. All but Now are required.
 type Options struct {

@@ -43,24 +43,27 @@ type fakeTargets struct {
 	canceled []string   // "stream/sequence why"
 }
 
-type fakeTarget struct{ f *fakeTargets }
+type fakeTarget struct {
+	f      *fakeTargets
+	status Status
+}
 
-func (f *fakeTargets) New(name string, _ wire.ExportKind, e *wire.ExportConfig) (forward.Target, error) {
+func (f *fakeTargets) New(name string, _ wire.ExportKind, _ *wire.ExportConfig, status Status) (forward.Target, error) {
 	if name == "refused" {
 		return nil, record.Errorf(record.Invalid, "no such host")
 	}
-	return fakeTarget{f}, nil
+	return fakeTarget{f, status}, nil
 }
 
 func (fakeTarget) Deliver(context.Context, *forward.Batch) error {
 	return errors.New("not in this test")
 }
 
-func (t fakeTarget) Cancel(_ context.Context, name string, m forward.Message, why string) error {
+func (t fakeTarget) Cancel(ctx context.Context, name string, m forward.Message, why string) error {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
 	t.f.canceled = append(t.f.canceled, fmt.Sprintf("%s/%d %s", name, m.Sequence, why))
-	return nil
+	return t.status(ctx, "kept", []byte(why))
 }
 
 func newNode(t testing.TB) *node {

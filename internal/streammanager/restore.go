@@ -18,7 +18,8 @@ import (
 //
 // Streams of persistence Memory begin empty, at sequence number 0. A stream of the log without a definition, which only
 // damage to the metadata leaves, is kept with what its policy says, without exports; that is logged as an error. An
-// export that cannot be started is logged as an error and keeps its place; the other exports and the stream work.
+// export that cannot be started is logged as an error and keeps its place; the other exports and the stream work. A deletion
+// that cannot be finished is logged, too: the stream stays hidden until Delete or Create of its name, or the next start.
 func Open(ctx context.Context, opt Options) (*Manager, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
@@ -34,8 +35,16 @@ func Open(ctx context.Context, opt Options) (*Manager, error) {
 		return nil, fmt.Errorf("read the definitions of streams: %w", err)
 	}
 	for _, e := range entries {
-		if err := m.restore(ctx, e); err != nil {
-			return nil, fmt.Errorf("restore stream %q: %w", e.def.Name, err)
+		if !e.deleting {
+			if err := m.restore(ctx, e.def); err != nil {
+				return nil, fmt.Errorf("restore stream %q: %w", e.def.Name, err)
+			}
+		}
+	}
+	// Now that all streams are there: targets of exports that leave report to them.
+	for _, e := range entries {
+		if err := m.finish(ctx, e); err != nil {
+			opt.Log.Error("an interrupted change of a stream could not be finished; the next start tries again", "stream", e.def.Name, "error", err)
 		}
 	}
 	for _, info := range opt.Disk.List(enginePrefix) {
@@ -98,28 +107,35 @@ func decode(e meta.Entry[entry], err error) (l loaded, _ error) {
 	return l, err
 }
 
-// restore makes the stores agree with an entry.
-func (m *Manager) restore(ctx context.Context, l loaded) error {
-	if l.deleting {
-		return m.restoreDeleted(ctx, l.def)
-	}
-	s, err := m.build(ctx, l.def)
+// restore makes the engine agree with a definition, and starts its exports.
+func (m *Manager) restore(ctx context.Context, d *wire.MessageStreamDefinition) error {
+	s, err := m.build(ctx, d)
 	if err != nil {
 		return err
 	}
-	if l.previous != nil {
-		leaving := removedExports(l.previous, l.def)
-		m.startAgain(ctx, s, l.previous, leaving)
-		if err := m.removeExports(ctx, s, leaving, leftDefinition); err != nil {
-			return err
-		}
-		if err := m.put("update: done", l.def, nil, false); err != nil {
-			return err
-		}
-	}
-	m.start(ctx, s, m.specsToStart(l.def))
 	m.publish(s)
+	m.start(ctx, s, m.specsToStart(d))
 	return nil
+}
+
+// finish ends an update or a deletion that a crash interrupted.
+func (m *Manager) finish(ctx context.Context, l loaded) error {
+	if l.deleting {
+		return m.restoreDeleted(ctx, l.def)
+	}
+	if l.previous == nil {
+		return nil
+	}
+	s, err := m.find(l.def.Name)
+	if err != nil {
+		return err
+	}
+	leaving := removedExports(l.previous, l.def)
+	m.startAgain(ctx, s, l.previous, leaving)
+	if err := m.removeExports(ctx, s, leaving, leftDefinition); err != nil {
+		return err
+	}
+	return m.put("update: done", l.def, nil, false)
 }
 
 // restoreDeleted finishes a deletion. The stream may be gone already.
@@ -135,8 +151,8 @@ func (m *Manager) restoreDeleted(ctx context.Context, d *wire.MessageStreamDefin
 	}
 	s := &managed{name: d.Name, id: info.ID, engine: engine}
 	s.def.Store(d)
-	m.startAgain(ctx, s, d, removedExports(d, &wire.MessageStreamDefinition{}))
 	m.half[d.Name] = s
+	m.startAgain(ctx, s, d, removedExports(d, &wire.MessageStreamDefinition{}))
 	return m.finishDelete(ctx, d.Name)
 }
 
@@ -167,7 +183,7 @@ func (m *Manager) specsToStart(d *wire.MessageStreamDefinition) (specs []forward
 	for kind, e := range d.ExportDefinition.All() {
 		spec := m.spec(kind, e)
 		var err error
-		if spec.Target, err = m.opt.Targets.New(d.Name, kind, e); err != nil {
+		if spec.Target, err = m.opt.Targets.New(d.Name, kind, e, m.AppendStatus); err != nil {
 			spec.Target, spec.Disabled = nil, true
 			m.opt.Log.Error("an export cannot run and is disabled", "stream", d.Name, "export", e.Identifier, "kind", string(kind),
 				"error", err, "hint", record.HintOf(err))
@@ -181,7 +197,7 @@ func (m *Manager) specsToStart(d *wire.MessageStreamDefinition) (specs []forward
 // again goes on where they were.
 func (m *Manager) adopt(ctx context.Context, info stream.Info) error {
 	name, _ := ClientName(info.Name)
-	if _, err := m.find(name); err == nil {
+	if _, err := m.find(name); err == nil || m.half[name] != nil {
 		return nil
 	}
 	d := derived(name, info)
