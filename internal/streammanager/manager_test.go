@@ -35,6 +35,7 @@ type node struct {
 	log     testenv.Output
 	reclaim []string
 	step    func(string)
+	sync    time.Duration // segment.Options.SyncInterval
 }
 
 // fakeTargets makes targets that deliver nothing; those of the stream "refused" cannot be made.
@@ -83,7 +84,7 @@ func (n *node) start() {
 	log := slog.New(slog.NewTextHandler(&n.log, nil))
 	sub, err := n.dir.Sub("log")
 	if err == nil {
-		n.disk, err = segment.Open(segment.Options{Dir: sub, Clock: clock.NewSystem(), Logger: log, SegmentBytes: 1 << 20})
+		n.disk, err = segment.Open(segment.Options{Dir: sub, Clock: clock.NewSystem(), Logger: log, SegmentBytes: 1 << 20, SyncInterval: n.sync})
 	}
 	if err == nil {
 		n.meta, err = meta.Open(n.dir, meta.Options{Log: log})

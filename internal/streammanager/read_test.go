@@ -69,6 +69,21 @@ func TestReadsAgreeWithAModel(t *testing.T) {
 	})
 }
 
+func TestReadSeesWhatWasAcknowledgedAndIsNotSyncedYet(t *testing.T) {
+	n := newNode(t)
+	n.stop()
+	n.sync = time.Hour
+	n.start()
+	m := n.open()
+	ok(t, m.Create(t.Context(), define("s")))
+	for i := range int64(3) {
+		must[int64](t)(appendTo(m, "s", "x"))
+		if msgs := must[[]wire.Message](t)(read(m, "s", i, 1, 1, 0)); msgs[0].SequenceNumber != i {
+			t.Errorf("%+v", msgs)
+		}
+	}
+}
+
 func TestReadWaitsForMessages(t *testing.T) {
 	m := newNode(t).open()
 	for name, change := range map[string][]func(*wire.MessageStreamDefinition){"file": nil, "memory": {inMemory}} {

@@ -172,7 +172,13 @@ func TestCrashDuringDelete(t *testing.T) {
 	}, func(m *Manager) {
 		ok(t, m.Delete(t.Context(), "s"))
 	}, func(t *testing.T, n *node, m *Manager) {
-		_, _, exists := state(t, n, m)
+		exports, cursors, exists := state(t, n, m)
+		if exists { // then nothing of it was touched
+			info := must[*wire.MessageStreamInfo](t)(m.Describe("s"))
+			if !slices.Equal(exports, cursors) || len(exports) != 2 || info.StorageStatus.NewestSequenceNumber != 0 || len(n.targets.canceled) > 0 {
+				t.Errorf("half deleted: exports %q, cursors %q, %+v, canceled %q", exports, cursors, info.StorageStatus, n.targets.canceled)
+			}
+		}
 		if !exists && len(n.targets.canceled) < 2 || m.DroppedStatuses() > 0 {
 			t.Errorf("targets were told %q, %d statuses found no stream", n.targets.canceled, m.DroppedStatuses())
 		}
