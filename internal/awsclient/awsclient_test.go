@@ -18,7 +18,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"go.uber.org/goleak"
 	"go.yaml.in/yaml/v3"
 
@@ -135,13 +134,13 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-func client(t *testing.T, stall time.Duration) aws.HTTPClient {
-	c, closeIdle := awsclient.NewHTTPClient(awsclient.HTTPOptions{ConnectTimeout: 5 * time.Second, StallTimeout: stall, IdleConns: 1})
-	t.Cleanup(closeIdle)
+func client(t *testing.T, stall time.Duration) *http.Client {
+	c := awsclient.NewHTTPClient(awsclient.HTTPOptions{ConnectTimeout: 5 * time.Second, StallTimeout: stall, IdleConns: 1})
+	t.Cleanup(c.CloseIdleConnections)
 	return c
 }
 
-func get(t *testing.T, c aws.HTTPClient, url string) error {
+func get(t *testing.T, c *http.Client, url string) error {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -218,5 +217,53 @@ func TestAnswerKeepsTheFirstLine(t *testing.T) {
 	long := awsclient.FirstLine("\x00é"+strings.Repeat("é", 300), 99)
 	if len(long) > 99+len("…") || !utf8.ValidString(long) || !strings.HasPrefix(long, "é") {
 		t.Errorf("%q", long)
+	}
+}
+
+// What is sent goes where the configuration says, and credentials to nobody else.
+func TestRedirects(t *testing.T) {
+	var other *http.Request
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { other = r }))
+	defer elsewhere.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status := http.StatusTemporaryRedirect
+		if r.URL.Path == "/found" {
+			status = http.StatusFound
+		}
+		http.Redirect(w, r, elsewhere.URL, status)
+	}))
+	defer server.Close()
+	for name, test := range map[string]struct {
+		path         string
+		follow, want bool
+	}{
+		"not followed":        {"/temporary", false, false},
+		"followed when asked": {"/temporary", true, true},
+		"others never":        {"/found", true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := awsclient.NewHTTPClient(awsclient.HTTPOptions{
+				ConnectTimeout: 5 * time.Second, StallTimeout: 5 * time.Second, IdleConns: 1, FollowRedirects: test.follow,
+			})
+			defer c.CloseIdleConnections()
+			other = nil
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+test.path, strings.NewReader("body"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("X-Amz-Security-Token", "hush")
+			req.Header.Set("Authorization", "hush")
+			resp, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.Body.Close(); (other != nil) != test.want {
+				t.Fatalf("status %d, followed: %t", resp.StatusCode, other != nil)
+			}
+			// The servers differ only by port: for net/http that is one host, for a security token it is not.
+			if other != nil && (other.Header.Get("X-Amz-Security-Token") != "" || other.Method != http.MethodPost) {
+				t.Errorf("%s %v", other.Method, other.Header)
+			}
+		})
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 )
 
@@ -25,30 +24,38 @@ type HTTPOptions struct {
 	StallTimeout time.Duration
 	// IdleConns is how many idle connections are kept per host.
 	IdleConns int
+	// FollowRedirects follows 307 and 308, with which S3 answers for buckets that are new or elsewhere. Without it, and
+	// for other redirects, the answer that redirects is the answer: following would make a GET without body of a POST,
+	// and carry the body to hosts that nobody configured.
+	FollowRedirects bool
 }
 
 // NewHTTPClient returns a client that gives up on a connection when no byte moves for the stall timeout, and never
-// because a transfer as a whole takes long. It is safe for concurrent use. The function it returns closes idle
-// connections.
-func NewHTTPClient(o HTTPOptions) (client aws.HTTPClient, closeIdle func()) {
-	var transport *http.Transport
-	client = awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
-		t.DialContext = dialer(o)
-		// One connection each for HTTP/1.1: deadlines of a shared HTTP/2 connection would be everybody's.
-		t.ForceAttemptHTTP2 = false
-		t.TLSHandshakeTimeout = o.ConnectTimeout
-		t.MaxIdleConnsPerHost = o.IdleConns
-		// Idle connections go before their own read deadline makes them look like failures.
-		t.IdleConnTimeout = o.StallTimeout / 2
-		transport = t
-	}).Freeze() // else the SDK would put its own dialer in place of ours
-	return client, func() {
-		transport.CloseIdleConnections()
-		if c, ok := client.(interface{ CloseIdleConnections() }); ok {
-			c.CloseIdleConnections()
+// because a transfer as a whole takes long. It is safe for concurrent use. Its owner calls CloseIdleConnections at the
+// end. (It is not the SDK's frozen client, which does not pass that call on.)
+func NewHTTPClient(o HTTPOptions) *http.Client {
+	t := awshttp.NewBuildableClient().GetTransport()
+	t.DialContext = dialer(o)
+	// One connection each for HTTP/1.1: deadlines of a shared HTTP/2 connection would be everybody's.
+	t.ForceAttemptHTTP2 = false
+	t.TLSHandshakeTimeout = o.ConnectTimeout
+	t.MaxIdleConnsPerHost = o.IdleConns
+	// Idle connections go before their own read deadline makes them look like failures.
+	t.IdleConnTimeout = o.StallTimeout / 2
+	return &http.Client{Transport: t, CheckRedirect: func(r *http.Request, via []*http.Request) error {
+		status := r.Response.StatusCode
+		if !o.FollowRedirects || len(via) >= maxRedirects || (status != http.StatusTemporaryRedirect && status != http.StatusPermanentRedirect) {
+			return http.ErrUseLastResponse
 		}
-	}
+		if r.URL.Host != via[len(via)-1].URL.Host {
+			r.Header.Del("X-Amz-Security-Token") // net/http does the same with Authorization
+		}
+		return nil
+	}}
 }
+
+// maxRedirects is how many redirects of one request are followed.
+const maxRedirects = 10
 
 func dialer(o HTTPOptions) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := &net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 15 * time.Second}

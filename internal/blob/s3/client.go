@@ -52,7 +52,8 @@ func newClient(ctx context.Context, cfg *Config, httpClient aws.HTTPClient) (*s3
 
 // newHTTPClient makes the connections of a store. The function it returns closes idle ones.
 func newHTTPClient(cfg *Config) (client aws.HTTPClient, closeIdle func()) {
-	return awsclient.NewHTTPClient(awsclient.HTTPOptions{
-		ConnectTimeout: cfg.ConnectTimeout, StallTimeout: cfg.StallTimeout, IdleConns: cfg.Concurrency + 2,
+	c := awsclient.NewHTTPClient(awsclient.HTTPOptions{
+		ConnectTimeout: cfg.ConnectTimeout, StallTimeout: cfg.StallTimeout, IdleConns: cfg.Concurrency + 2, FollowRedirects: true,
 	})
+	return c, c.CloseIdleConnections
 }
