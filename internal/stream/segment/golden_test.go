@@ -111,6 +111,36 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// The tools read a golden log as the engine does, and change nothing in it.
+func TestToolsReadGoldenLogs(t *testing.T) {
+	for _, name := range []string{"v1", "v1-drop-bytes"} {
+		path := t.TempDir()
+		if err := os.CopyFS(path, os.DirFS("testdata/"+name)); err != nil {
+			t.Fatal(err)
+		}
+		dir, err := vfs.OpenDir(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := segment.Inspect(dir, &out, true); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, want := range []string{"sm/closed: offsets [3, 30)", "ingest/default: offsets [4, 30)", "cursor export/lake: offset 4"} {
+			if !bytes.Contains(out.Bytes(), []byte(want)) {
+				t.Errorf("%s: inspect does not tell %q:\n%s", name, want, out.String())
+			}
+		}
+		rep, err := segment.Verify(dir)
+		if err != nil || len(rep.Damaged) > 0 || rep.Tail != 0 || len(rep.Indexes) > 0 {
+			t.Errorf("%s: %+v, %v", name, rep, err)
+		}
+		if err := dir.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func wantGolden(t *testing.T, l *segment.Log, info stream.Info) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
