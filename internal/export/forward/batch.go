@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/leat-io/leat/internal/record"
+	"github.com/leat-io/leat/internal/stream"
 )
 
 // Message is a record on its way out.
@@ -12,6 +13,12 @@ type Message struct {
 	Time     int64 // record.Record.Time: nanoseconds since 1970 UTC
 	Key      []byte
 	Payload  []byte
+}
+
+// messageOf is the i-th record of c. It shares c's memory.
+func messageOf(c *stream.Chunk, i int) Message {
+	rec := &c.Records[i]
+	return Message{Sequence: c.First + record.Offset(i), Time: rec.Time, Key: rec.Key, Payload: rec.Payload}
 }
 
 // Batch is what a Target delivers at once: messages with consecutive sequence numbers, at least one. It belongs to the

@@ -28,8 +28,8 @@ func (r *runner) await(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("look at stream: %w", err)
 		}
-		if b.First > next {
-			r.until = b.First
+		if lost := max(b.First, s.lost); lost > next {
+			r.until = lost
 			return nil
 		}
 		queued := int(min(b.Readable-next, record.Offset(r.spec.BatchSize)))
@@ -50,6 +50,7 @@ type scan struct {
 	bytes    int           // their payloads
 	deadline time.Time     // when the oldest has waited enough; zero: never, or nothing waits
 	due      bool          // it has, or nothing more will come
+	lost     record.Offset // the end of a gap that was met; 0: none
 }
 
 // scan waits for messages behind those that are counted, or for the deadline.
@@ -75,6 +76,10 @@ func (r *runner) scan(ctx context.Context, s *scan) error {
 		return ctx.Err()
 	case err != nil:
 		return fmt.Errorf("read stream: %w", err)
+	}
+	if n := len(c.Gaps); n > 0 {
+		s.lost = c.Gaps[n-1].To
+		return nil
 	}
 	if s.seen == r.at.next && len(c.Records) > 0 {
 		r.update(func() { r.oldest = stampOf(&c) })
@@ -166,6 +171,9 @@ func (r *runner) read(ctx context.Context) error {
 			}
 			return r.lost(ctx, c.Gaps)
 		}
+		if len(c.Records) == 0 {
+			return record.Errorf(record.Internal, "read stream at %d: neither records nor a gap", at)
+		}
 		full := false
 		if messages, size, full = r.add(messages, size, want, &c); full {
 			break
@@ -188,9 +196,7 @@ func (r *runner) add(messages []Message, size, want int, c *stream.Chunk) (list 
 			return messages, size, true
 		}
 		size += len(rec.Payload)
-		messages = append(messages, Message{
-			Sequence: c.First + record.Offset(i), Time: rec.Time, Key: rec.Key, Payload: rec.Payload,
-		})
+		messages = append(messages, messageOf(c, i))
 	}
 	return messages, size, false
 }

@@ -96,7 +96,9 @@ func (r *runner) run(ctx context.Context) {
 		err := r.step(ctx)
 		switch {
 		case err == nil:
-			pause.reset()
+			if r.inRow == 0 { // a gap that is passed between two failures is no success
+				pause.reset()
+			}
 		case ctx.Err() != nil:
 		case r.gone():
 			r.log().Info("export ended with its stream")
@@ -205,7 +207,7 @@ func (r *runner) advance(b *Batch, head int) (p progress, skipped []int) {
 		if n > 1 {
 			text = fmt.Sprintf("%d messages skipped, the first was %d: %s", n, b.Messages[first].Sequence, b.settled[first].reason)
 		}
-		p.trouble = note{at: now, loss: true, text: text, hint: "they stay in the stream, but are not sent again; append corrected ones"}
+		p.trouble = note{at: now, loss: true, text: clip(text), hint: "they stay in the stream, but are not sent again; append corrected ones"}
 	}
 	return p, skipped
 }
@@ -216,6 +218,10 @@ func (r *runner) pass(ctx context.Context, b *Batch, head int, p progress, skipp
 		return err
 	}
 	b.passed = head
+	if head < len(b.Messages) {
+		m := &b.Messages[head]
+		r.update(func() { r.oldest = stamp{sequence: m.Sequence, known: true, time: m.Time} })
+	}
 	if len(skipped) > 0 {
 		r.log().Warn("messages skipped: the destination can never take them", "count", len(skipped),
 			"first", uint64(b.Messages[skipped[0]].Sequence), "why", b.settled[skipped[0]].reason)

@@ -53,11 +53,12 @@ func (s *Supervisor) Run(ctx context.Context, ready func()) error {
 		if r.spec.Disabled {
 			return
 		}
-		var own context.Context
-		own, r.cancel = context.WithCancel(ctx)
-		r.done = make(chan struct{})
+		own, cancel := context.WithCancel(ctx)
+		done := make(chan struct{})
+		r.cancel, r.done = cancel, done
 		wg.Go(func() {
-			defer close(r.done)
+			defer close(done)
+			defer cancel()
 			r.run(own)
 		})
 	}
@@ -89,7 +90,7 @@ func (s *Supervisor) stop(r *runner) {
 	s.mu.Lock()
 	cancel, done := r.cancel, r.done
 	s.mu.Unlock()
-	if cancel != nil {
+	if cancel != nil { // it was started
 		cancel()
 		<-done
 	}
@@ -182,38 +183,36 @@ func (r *runner) cancelPending(ctx context.Context, c Canceler, why string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, cancelDuration)
 	defer cancel()
-	at, told := max(r.at.next, r.spec.Start), 0
-	for at < bounds.Next && told < maxCanceled && err == nil {
+	at := max(r.at.next, r.spec.Start, bounds.First)
+	for end := min(bounds.Next, at+maxCanceled); at < end && err == nil; {
 		var chunk stream.Chunk
-		if err = r.spec.Log.Read(ctx, r.spec.ID, at, scanBytes, &chunk); err != nil {
-			break
+		if err = r.spec.Log.Read(ctx, r.spec.ID, at, scanBytes, &chunk); err == nil {
+			at, err = r.cancelChunk(ctx, c, &chunk, end, why)
 		}
-		for i := range chunk.Records {
-			m := Message{
-				Sequence: chunk.First + record.Offset(i), Time: chunk.Records[i].Time,
-				Key: chunk.Records[i].Key, Payload: chunk.Records[i].Payload,
-			}
-			if m.Sequence >= bounds.Next || told == maxCanceled || ctx.Err() != nil {
-				break
-			}
-			told++
-			if r.isSettled(m.Sequence) {
-				continue
-			}
-			if e := c.Cancel(ctx, r.spec.Stream, m, why); e != nil {
-				r.log().Warn("end of a message not told", "message", uint64(m.Sequence), "error", e, "hint", record.HintOf(e))
-			}
-		}
-		if told == maxCanceled || ctx.Err() != nil {
-			err = ctx.Err()
-			at = min(chunk.First+record.Offset(len(chunk.Records)), bounds.Next)
-			break
-		}
-		at = chunk.Next
 	}
 	if at < bounds.Next {
-		r.log().Warn("not every pending message was told that its export has gone", "told", told, "pending_from", uint64(at), "error", err)
+		r.log().Warn("not all pending messages were told that their export has gone", "from", uint64(at), "count", uint64(bounds.Next-at), "error", err)
 	}
+}
+
+// cancelChunk tells c about the messages of a chunk below end, and returns where it got to.
+func (r *runner) cancelChunk(ctx context.Context, c Canceler, chunk *stream.Chunk, end record.Offset, why string) (record.Offset, error) {
+	for i := range chunk.Records {
+		m := messageOf(chunk, i)
+		if m.Sequence >= end {
+			return end, nil
+		}
+		if r.isSettled(m.Sequence) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return m.Sequence, ctx.Err()
+		}
+		if err := c.Cancel(ctx, r.spec.Stream, m, why); err != nil {
+			r.log().Warn("end of a message not told", "message", uint64(m.Sequence), "error", err, "hint", record.HintOf(err))
+		}
+	}
+	return chunk.Next, nil
 }
 
 // isSettled reports whether the message was settled, in a batch that was not as a whole.
