@@ -186,6 +186,8 @@ func TestEachFailureHasItsStatusAndSaysWhy(t *testing.T) {
 	ok(t, m.Create(ctx, define("s", sized(4096, 2048), exporting("e"))))
 	ok(t, m.Create(ctx, define("full", sized(1024, 1024))))
 	must[int64](t)(appendTo(m, "full", strings.Repeat("x", 1000)))
+	ok(t, m.Create(ctx, define("held", sized(4096, 1024))))
+	must[int64](t)(appendTo(m, "held", strings.Repeat("x", 1000), strings.Repeat("x", 1000)))
 	ok(t, m.Create(ctx, define("wide", sized(1<<30, 1<<30))))
 	do := func(_ any, err error) error { return err }
 	update := func(change ...func(*wire.MessageStreamDefinition)) error {
@@ -206,6 +208,7 @@ func TestEachFailureHasItsStatusAndSaysWhy(t *testing.T) {
 		"create with a bad target":    {m.Create(ctx, define("refused", exporting("e"))), wire.InvalidRequest, "no such host"},
 		"update what is not there":    {m.Update(ctx, define("none")), wire.ResourceNotFound, "does not exist"},
 		"update the persistence":      {update(inMemory), wire.UpdateNotAllowed, "persistence"},
+		"update below what is held":   {m.Update(ctx, define("held", sized(1999, 1024))), wire.InvalidRequest, "holds 2000 bytes"},
 		"update to invalid":           {update(sized(10, 10)), wire.InvalidRequest, "maxSize"},
 		"update start of a new export": {update(func(d *wire.MessageStreamDefinition) {
 			exporting("new")(d)
