@@ -163,19 +163,21 @@ type Stream struct {
 
 // Export is one export of a stream. What its kind cannot tell is zero.
 type Export struct {
-	Identifier string        `json:"identifier"`  // unique in the stream
-	Kind       string        `json:"kind"`        // of the destination: lake, kinesis, http, s3, sitewise …
-	Disabled   bool          `json:"disabled"`    // keeps its place and delivers nothing
-	Next       record.Offset `json:"next"`        // the first record that is not settled yet
-	LagRecords uint64        `json:"lag_records"` // readable and not settled
-	LagBytes   int64         `json:"lag_bytes"`   // of the stream, estimated
-	LagSeconds float64       `json:"lag_seconds"` // age of the oldest of them
-	Delivered  int64         `json:"delivered"`   // records, since the start
-	Skipped    int64         `json:"skipped"`     // records that the destination will never take, since the start
-	Retries    int           `json:"retries"`     // failures in a row; 0 when all is well
-	NextRetry  time.Time     `json:"next_retry,omitzero"`
-	LastError  string        `json:"last_error,omitempty"` // of the failures in a row, or why records were skipped
-	Hint       string        `json:"hint,omitempty"`       // what to do about it
+	Identifier    string        `json:"identifier"`  // unique in the stream
+	Kind          string        `json:"kind"`        // of the destination: lake, kinesis, http, s3, sitewise …
+	Disabled      bool          `json:"disabled"`    // keeps its place and delivers nothing
+	Next          record.Offset `json:"next"`        // the first record that is not settled yet
+	LagRecords    uint64        `json:"lag_records"` // readable and not settled
+	LagBytes      int64         `json:"lag_bytes"`   // of the stream, estimated
+	LagSeconds    float64       `json:"lag_seconds"` // age of the oldest of them
+	Delivered     uint64        `json:"delivered"`   // records, since the export was made or, where that is not kept, the start
+	Skipped       uint64        `json:"skipped"`     // records that the destination will never take, likewise
+	Dropped       uint64        `json:"dropped"`     // records that the stream lost before they were delivered, likewise
+	LastDelivered time.Time     `json:"last_delivered,omitzero"`
+	Retries       int           `json:"retries"` // failures in a row; 0 when all is well
+	NextRetry     time.Time     `json:"next_retry,omitzero"`
+	LastError     string        `json:"last_error,omitempty"` // of the failures in a row, or what was skipped or lost
+	Hint          string        `json:"hint,omitempty"`       // what to do about it
 }
 
 // Policy is a stream's policy in words.

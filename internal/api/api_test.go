@@ -450,7 +450,7 @@ func TestTailShowsWhatWasAcknowledged(t *testing.T) {
 
 func TestStreamsTellOfTheirExports(t *testing.T) {
 	want := api.Export{
-		Identifier: "cloud", Kind: "kinesis", Next: 2, LagRecords: 1, LagBytes: 10, LagSeconds: 1.5, Delivered: 7, Skipped: 1,
+		Identifier: "cloud", Kind: "kinesis", Next: 2, LagRecords: 1, LagBytes: 10, LagSeconds: 1.5, Delivered: 7, Skipped: 1, Dropped: 3,
 		Retries: 2, LastError: "no such stream", Hint: "create it",
 	}
 	dir, _ := serve(t, api.Node{Streams: engine(t, "a/b", 3), Exports: func(name record.StreamName) []api.Export {
