@@ -199,8 +199,8 @@ func (s *Server) admit(nc net.Conn) {
 		err = s.begin(nc)
 	}
 	if err != nil {
-		nc.Close() //nolint:errcheck // refused anyway
 		s.refused("admission", nc.RemoteAddr(), err)
+		nc.Close() //nolint:errcheck // refused anyway
 	}
 }
 
