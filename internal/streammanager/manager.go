@@ -88,6 +88,8 @@ type Manager struct {
 	dropped  atomic.Uint64       // status messages for them
 }
 
+var _ Service = (*Manager)(nil)
+
 // managed is a stream.
 type managed struct {
 	name   string // as clients call it
