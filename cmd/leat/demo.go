@@ -53,7 +53,7 @@ func (c demoCmd) Run(ctx context.Context, t terminal) (err error) {
 	opts := server.Options{Config: cfg, Version: programVersion(), Log: log}
 	node, err := server.Open(ctx, opts)
 	if record.KindOf(err) == record.Conflict { // somebody took a port since it was looked at
-		opts.Config.MQTT.Listen, opts.Config.HTTP.Listen = "127.0.0.1:0", "127.0.0.1:0"
+		opts.Config.MQTT.Listen, opts.Config.HTTP.Listen, opts.Config.StreamManager.Listen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 		node, err = server.Open(ctx, opts)
 	}
 	if err != nil {
@@ -74,7 +74,7 @@ func (c demoCmd) config(ctx context.Context) (config.Config, error) {
 		return config.Config{}, err
 	}
 	cfg := l.Config
-	for _, addr := range []*string{&cfg.MQTT.Listen, &cfg.HTTP.Listen} {
+	for _, addr := range []*string{&cfg.MQTT.Listen, &cfg.HTTP.Listen, &cfg.StreamManager.Listen} {
 		*addr = freeAddress(ctx, *addr)
 	}
 	return cfg, nil

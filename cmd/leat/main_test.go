@@ -38,6 +38,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("LEAT_TEST_PID", fmt.Sprint(os.Getpid()))
+			e.Setenv("LEAT_STREAM_MANAGER_LISTEN", "127.0.0.1:0") // scripts run beside one another
 			e.Setenv("LEAT_SQL_BINARY", filepath.Join(os.Getenv("LEAT_TEST_BIN_DIR"), "leat-sql"))
 			return nil
 		},

@@ -20,6 +20,7 @@ type settings struct {
 	MQTTTLSListen *string           `name:"mqtt-tls-listen" help:"The same with TLS (mqtt.tls_listen)." placeholder:"HOST:PORT"`
 	MQTTWSListen  *string           `name:"mqtt-ws-listen" help:"The same over WebSocket (mqtt.ws_listen)." placeholder:"HOST:PORT"`
 	MQTTWSSListen *string           `name:"mqtt-wss-listen" help:"The same over WebSocket with TLS (mqtt.wss_listen)." placeholder:"HOST:PORT"`
+	SMListen      *string           `name:"stream-manager-listen" help:"Address of the Stream Manager's door (stream_manager.listen); empty: off." placeholder:"HOST:PORT"`
 	Period        string            `help:"How often files are cut (ingest.period)." placeholder:"TIME"`
 	LogLevel      string            `help:"debug, info, warn or error (logging.level)." placeholder:"LEVEL"`
 	LogFormat     string            `help:"text or json (logging.format)." placeholder:"FORMAT"`
@@ -53,6 +54,7 @@ func (s settings) load(t terminal) (*config.Loaded, error) {
 	set("--mqtt-tls-listen", "mqtt.tls_listen", s.MQTTTLSListen)
 	set("--mqtt-ws-listen", "mqtt.ws_listen", s.MQTTWSListen)
 	set("--mqtt-wss-listen", "mqtt.wss_listen", s.MQTTWSSListen)
+	set("--stream-manager-listen", "stream_manager.listen", s.SMListen)
 	set("--period", "ingest.period", optional(s.Period))
 	set("--log-level", "logging.level", optional(s.LogLevel))
 	set("--log-format", "logging.format", optional(s.LogFormat))

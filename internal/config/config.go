@@ -29,6 +29,7 @@ import (
 	"github.com/leat-io/leat/internal/mqtt"
 	"github.com/leat-io/leat/internal/query"
 	"github.com/leat-io/leat/internal/record"
+	"github.com/leat-io/leat/internal/streammanager"
 )
 
 // Config is the whole tree.
@@ -45,6 +46,8 @@ type Config struct {
 	Auth auth.Config `yaml:"auth"`
 	// MQTT is the embedded broker, and the brokers that are there already.
 	MQTT MQTT `yaml:"mqtt"`
+	// StreamManager is the door of the Stream Manager's clients, and the exports of their streams.
+	StreamManager streammanager.Config `yaml:"stream_manager"`
 	// Ingest is what becomes of messages.
 	Ingest ingest.Config `yaml:"ingest"`
 	// Log is the durable log, in which every stream lies.
@@ -113,12 +116,13 @@ type Store struct {
 // Default returns the configuration that leat runs with when nobody says anything.
 func Default() Config {
 	return Config{
-		DataDir: "./leat-data",
-		Logging: DefaultLogging(),
-		HTTP:    api.DefaultConfig(),
-		Auth:    auth.DefaultConfig(),
-		MQTT:    MQTT{BrokerConfig: mqtt.DefaultBrokerConfig()},
-		Ingest:  ingest.DefaultConfig(),
+		DataDir:       "./leat-data",
+		Logging:       DefaultLogging(),
+		HTTP:          api.DefaultConfig(),
+		Auth:          auth.DefaultConfig(),
+		MQTT:          MQTT{BrokerConfig: mqtt.DefaultBrokerConfig()},
+		StreamManager: streammanager.DefaultConfig(),
+		Ingest:        ingest.DefaultConfig(),
 		Log: Log{
 			SegmentBytes: 64 << 20, QueueBytes: 8 << 20, SyncInterval: 100 * time.Millisecond, MaintainInterval: time.Second,
 		},
@@ -205,7 +209,7 @@ func (c *Config) Validate() error {
 		return record.Errorf(record.Invalid, "data_dir is empty").WithHint("name a directory, for example ./leat-data")
 	}
 	for _, v := range []interface{ Validate() error }{
-		&c.Disk, &c.Logging, &c.HTTP, &c.Auth, &c.Ingest, &c.Log, &c.Lake, &c.Export, &c.Store, &c.SQL,
+		&c.Disk, &c.Logging, &c.HTTP, &c.Auth, &c.StreamManager, &c.Ingest, &c.Log, &c.Lake, &c.Export, &c.Store, &c.SQL,
 	} {
 		if err := v.Validate(); err != nil {
 			return err

@@ -72,6 +72,7 @@ type Status struct {
 	Closed   Last // encoded into the spool
 	Uploaded Last // in the store
 
+	Next           record.Offset // the first record that is not committed
 	BacklogRecords uint64        // readable, not committed
 	BacklogBytes   int64         // of the log, estimated, of what is not yet encoded
 	Lag            time.Duration // age of the oldest record that is not committed
@@ -128,6 +129,7 @@ func (r *Runner) Status() Status {
 		Closed: r.closed, Uploaded: r.uploaded, Pending: len(r.pos.steps), Waiting: r.reason, Stats: r.totals,
 	}
 	if err == nil && r.loaded {
+		s.Next = r.committed()
 		s.BacklogRecords, _ = backlog(bounds, r.committed())
 		_, s.BacklogBytes = backlog(bounds, r.pos.encoded)
 	}

@@ -115,7 +115,8 @@ func Metrics() []Metric {
 
 func families() []family {
 	return []family{
-		nodeMetrics(), logMetrics(), streamMetrics(), routerMetrics(), ruleMetrics(), sourceMetrics(), exportMetrics(), queryMetrics(),
+		nodeMetrics(), logMetrics(), streamMetrics(), routerMetrics(), ruleMetrics(), sourceMetrics(), exportMetrics(),
+		forwardMetrics(), queryMetrics(),
 	}
 }
 
@@ -215,7 +216,7 @@ func streamMetrics() family {
 	d.counter("next_offset", "Offset of the next record, of the largest streams.", func(i stream.Info) float64 { return float64(i.Bounds.Next) })
 	return metrics[stream.Info]{func(s *Server) []sample[stream.Info] {
 		var out []sample[stream.Info]
-		for _, i := range largest(s.streams.List(""), topStreams) {
+		for _, i := range largest(s.all.List(""), topStreams) {
 			out = append(out, sample[stream.Info]{[]string{string(i.Name)}, i})
 		}
 		return out

@@ -19,7 +19,7 @@ import (
 // apiNode is the server as leat's own interface shows it.
 func (s *Server) apiNode() api.Node {
 	return api.Node{
-		Streams: s.streams, Lake: (*lakeView)(s), Query: (*querier)(s), Status: s.Status, Metrics: s.metrics.handler(),
+		Streams: s.all, Owner: (*owner)(s), Exports: s.exportsOf, Lake: (*lakeView)(s), Query: (*querier)(s), Status: s.Status, Metrics: s.metrics.handler(),
 	}
 }
 
@@ -75,6 +75,7 @@ func (s *Server) degraded() []api.Degraded {
 		}
 		list = append(list, api.Degraded{What: "export of " + string(e.Name), Why: why})
 	}
+	list = append(list, s.degradedForward()...)
 	if !s.clock.Read().Trusted {
 		list = append(list, api.Degraded{What: "clock", Why: "it was never set: files are not cut until it is, or export.clock_wait has passed"})
 	}
@@ -130,6 +131,9 @@ func (s *Server) listeners() []api.Listener {
 		for _, a := range s.broker.Addrs() {
 			list = append(list, api.Listener{Door: "mqtt", Address: a.URL})
 		}
+	}
+	if s.door != nil {
+		list = append(list, api.Listener{Door: "stream manager", Address: s.door.Addr().String()})
 	}
 	return list
 }

@@ -39,6 +39,7 @@ import (
 	"github.com/leat-io/leat/internal/clock"
 	"github.com/leat-io/leat/internal/config"
 	"github.com/leat-io/leat/internal/export"
+	"github.com/leat-io/leat/internal/export/forward"
 	"github.com/leat-io/leat/internal/ingest"
 	"github.com/leat-io/leat/internal/lake"
 	"github.com/leat-io/leat/internal/lifecycle"
@@ -47,7 +48,10 @@ import (
 	"github.com/leat-io/leat/internal/mqtt"
 	"github.com/leat-io/leat/internal/query"
 	"github.com/leat-io/leat/internal/record"
+	"github.com/leat-io/leat/internal/stream"
+	"github.com/leat-io/leat/internal/stream/memory"
 	"github.com/leat-io/leat/internal/stream/segment"
+	"github.com/leat-io/leat/internal/streammanager"
 	"github.com/leat-io/leat/internal/vfs"
 )
 
@@ -81,7 +85,13 @@ type Server struct {
 	catalog *lake.Catalog
 	spool   *export.Spool
 	store   blob.Store
-	lakeDir string // of a store that is a directory on this node; "" = none
+	lakeDir string         // of a store that is a directory on this node; "" = none
+	memory  *memory.Engine // streams that their owners declared worthless after a restart
+	all     stream.Joined  // both engines as one
+	forward *forward.Supervisor
+	targets targets
+	manager *streammanager.Manager
+	door    *streammanager.Server // nil when off
 	exports *export.Supervisor
 	feeds   []feed
 	router  *ingest.Router
@@ -105,7 +115,7 @@ func Open(ctx context.Context, o Options) (s *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openLog, s.openLake, s.openIngest, s.openExports, s.openQueries, s.openDoors,
+		s.openData, s.openLog, s.openLake, s.openIngest, s.openExports, s.openStreamManager, s.openQueries, s.openDoors,
 	} {
 		if err := step(ctx); err != nil {
 			return s, err
@@ -263,6 +273,12 @@ func (s *Server) openDoors(ctx context.Context) error {
 		return err
 	}
 	s.closeLater(func() error { return ignoreClosed(s.socket.Close()) })
+	if s.cfg.StreamManager.Listen != "" {
+		if s.door, err = streammanager.OpenServer(ctx, s.cfg.StreamManager, s.manager, s.log.With("part", "streammanager")); err != nil {
+			return err
+		}
+		s.closeLater(s.door.Close)
+	}
 	if s.cfg.HasBroker() {
 		if s.broker, err = mqtt.Open(ctx, s.cfg.MQTT.BrokerConfig, who, s.log.With("part", "mqtt")); err != nil {
 			return err
@@ -307,6 +323,7 @@ func (s *Server) parts() []lifecycle.Part {
 	parts := []lifecycle.Part{
 		{Name: "log", Run: s.watchLog},
 		{Name: "export", Run: s.exports.Run},
+		{Name: "forward", Run: s.forward.Run},
 		{Name: "catalog", Run: s.restoreCatalog},
 		{Name: "http", Run: func(ctx context.Context, ready func()) error {
 			ready()
@@ -324,6 +341,9 @@ func (s *Server) parts() []lifecycle.Part {
 		parts = append(parts, lifecycle.Part{Name: "mqtt", Run: func(ctx context.Context, ready func()) error {
 			return s.broker.Run(ctx, s.router, ready)
 		}})
+	}
+	if s.door != nil {
+		parts = append(parts, lifecycle.Part{Name: "stream manager", Run: s.door.Run})
 	}
 	return append(parts, lifecycle.Part{Name: "readiness", Run: func(ctx context.Context, ready func()) error {
 		ready()

@@ -33,7 +33,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // settings are the defaults on a directory and free ports.
 func settings(t *testing.T, dir string, flags map[string]string) config.Config {
 	t.Helper()
-	all := map[string]string{"data_dir": dir, "mqtt.listen": "127.0.0.1:0", "http.listen": "127.0.0.1:0", "ingest.period": "1h"}
+	all := map[string]string{"data_dir": dir, "mqtt.listen": "127.0.0.1:0", "http.listen": "127.0.0.1:0",
+		"stream_manager.listen": "127.0.0.1:0", "ingest.period": "1h"}
 	for k, v := range flags {
 		all[k] = v
 	}

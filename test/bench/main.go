@@ -45,11 +45,13 @@ func sections() []section {
 		{"memory", measureMemory},
 		{"bytes", measureBytes},
 		{"log", measureLog},
+		{"streammanager", measureStreamManager},
 	}
 }
 
 func main() {
 	var o options
+	echo := flag.Bool("echo", false, "be the echo that the stream manager is compared with; for the program's own use")
 	flag.StringVar(&o.bin, "bin", "bin", "directory of leat and leat-sql")
 	flag.StringVar(&o.out, "out", "docs/benchmarks.md", "page to write; - is standard output")
 	flag.IntVar(&o.messages, "messages", 2_000_000, "messages of an end-to-end run")
@@ -57,6 +59,10 @@ func main() {
 	flag.DurationVar(&o.steady, "steady", 10*time.Minute, "length of the run at 3,125 messages/s")
 	flag.StringVar(&o.only, "only", "", "sections to measure, separated by commas; default all")
 	flag.Parse()
+	if *echo {
+		fmt.Fprintln(os.Stderr, "bench: echo:", echoServer())
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o); err != nil {

@@ -44,7 +44,8 @@ func newProcess(bin, yaml string) (*process, error) {
 // start starts leat and waits until it is ready.
 func (p *process) start(ctx context.Context) error {
 	p.cmd = exec.Command(filepath.Join(p.bin, "leat"), "serve", "-c", p.config, "--data-dir", p.dir,
-		"--mqtt-listen", p.mqtt, "--http-listen", "", "--log-level", "warn")
+		"--mqtt-listen", p.mqtt, "--http-listen", "",
+		"--stream-manager-listen", "127.0.0.1:0", "--log-level", "warn")
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
@@ -60,6 +61,20 @@ func (p *process) start(ctx context.Context) error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// streamManager is the address of the Stream Manager's door.
+func (p *process) streamManager(ctx context.Context) (string, error) {
+	st, err := p.client.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, l := range st.Listeners {
+		if l.Door == "stream manager" {
+			return l.Address, nil
+		}
+	}
+	return "", errors.New("leat has no Stream Manager door")
 }
 
 // kill ends leat without warning.

@@ -33,7 +33,7 @@ func TestReadmeQuickStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sh := startShell(t, home, append(os.Environ(), "LEAT_MQTT_LISTEN="+addr, "LEAT_HTTP_LISTEN="+testenv.Addr(t)))
+	sh := startShell(t, home, append(os.Environ(), "LEAT_MQTT_LISTEN="+addr, "LEAT_HTTP_LISTEN="+testenv.Addr(t), "LEAT_STREAM_MANAGER_LISTEN=127.0.0.1:0"))
 	testenv.Need(t, "mosquitto_pub")
 	sh.run(fmt.Sprintf(`make() { command make -s -C %q BIN="$PWD/bin" "$@"; }`, root))
 	sh.run(fmt.Sprintf(`mosquitto_pub() { command mosquitto_pub -p %s "$@"; }`, port))

@@ -58,7 +58,8 @@ func newNode(t *testing.T, dir, yaml string) *node {
 	if err := os.WriteFile(n.config, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n.env = append(os.Environ(), "LEAT_MQTT_LISTEN="+n.mqtt, "LEAT_HTTP_LISTEN=", "LEAT_INGEST_PERIOD=1s", "LEAT_EXPORT_POLL=50ms",
+	n.env = append(os.Environ(), "LEAT_MQTT_LISTEN="+n.mqtt, "LEAT_HTTP_LISTEN=", "LEAT_STREAM_MANAGER_LISTEN=127.0.0.1:0",
+		"LEAT_INGEST_PERIOD=1s", "LEAT_EXPORT_POLL=50ms",
 		"LEAT_EXPORT_RETRY_MIN=50ms", "LEAT_EXPORT_RETRY_MAX=300ms")
 	n.client = api.NewClient(n.dir)
 	t.Cleanup(func() {
