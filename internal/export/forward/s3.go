@@ -19,9 +19,7 @@ import (
 
 // S3Options are the surroundings of the targets that execute S3 upload tasks.
 type S3Options struct {
-	Config Config // Timeout, S3Directories and S3PartSize count here
-	// Destination says where the tasks of an export go.
-	Destination func(streamName, export string) Destination
+	Config Config // Timeout, S3Directories, S3PartSize and Destinations count here
 	// State keeps what is needed to resume multipart uploads after a restart; nil: they start anew. The caller keeps it
 	// open until after Close. No other program part uses it.
 	State       *vfs.Dir
@@ -34,14 +32,15 @@ type S3Options struct {
 // S3Tasks makes targets that execute S3 upload tasks, and holds the stores they share. Close it when no target is used
 // any more.
 type S3Tasks struct {
-	o      S3Options
-	stores stores
+	o           S3Options
+	destination func(streamName, export, kind string) Destination
+	stores      stores
 }
 
 // NewS3Tasks does no I/O: stores are opened when the first task names them.
 func NewS3Tasks(o S3Options) *S3Tasks {
 	o.Config = o.Config.withDefaults()
-	return &S3Tasks{o: o, stores: stores{state: o.State, log: o.Log}}
+	return &S3Tasks{o: o, destination: o.Config.Destination, stores: stores{state: o.State, log: o.Log}}
 }
 
 // Close closes the stores. It is idempotent.
@@ -290,7 +289,7 @@ func (t *S3Target) store(ctx context.Context, bucket string) (store *s3.Store, r
 }
 
 func (t *S3Target) config(bucket string) s3.Config {
-	d := t.tasks.o.Destination(t.spec.Stream, t.spec.Identifier)
+	d := t.tasks.destination(t.spec.Stream, t.spec.Identifier, KindS3)
 	c := s3.DefaultConfig()
 	c.Endpoint, c.Region, c.PathStyle, c.Bucket = d.Endpoint, d.Region, d.PathStyle, bucket
 	c.AccessKey, c.SecretKey, c.SessionToken, c.Profile = d.AccessKey, d.SecretKey, d.SessionToken, d.Profile

@@ -83,12 +83,6 @@ func (w *s3World) start() {
 	w.tasks = NewS3Tasks(S3Options{
 		Config: Config{S3Directories: []string{w.dir}, Timeout: 10 * time.Second}, State: w.state, Limiter: w.limiter, Clock: w,
 		Log: slog.New(slog.DiscardHandler),
-		Destination: func(string, string) Destination {
-			if w.ask != nil {
-				w.ask()
-			}
-			return w.to
-		},
 		WriteStatus: func(_ context.Context, streamName string, payload []byte) error {
 			if w.write != nil {
 				if err := w.write(); err != nil {
@@ -103,6 +97,15 @@ func (w *s3World) start() {
 			return nil
 		},
 	})
+	w.tasks.destination = func(streamName, export, kind string) Destination {
+		if streamName != w.spec.Stream || export != w.spec.Identifier || kind != "s3" {
+			w.t.Errorf("asked for the destination of %s, %s, %s", streamName, export, kind)
+		}
+		if w.ask != nil {
+			w.ask()
+		}
+		return w.to
+	}
 	w.target = w.tasks.Target(w.spec)
 }
 
