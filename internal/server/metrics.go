@@ -107,7 +107,7 @@ func (m metrics[T]) list() []Metric {
 // Metrics lists leat's own metrics.
 func Metrics() []Metric {
 	var out []Metric
-	for _, f := range append(families(), brokerMetrics()) {
+	for _, f := range append(families(), brokerMetrics(), doorMetrics()) {
 		out = append(out, f.list()...)
 	}
 	return out
@@ -124,6 +124,9 @@ func newCollector(s *Server) *collector {
 	c := &collector{server: s, families: families()}
 	if s.broker != nil {
 		c.families = append(c.families, brokerMetrics())
+	}
+	if s.door != nil {
+		c.families = append(c.families, doorMetrics())
 	}
 	return c
 }

@@ -142,6 +142,30 @@ func (s *Server) degradedForward() []api.Degraded {
 	return list
 }
 
+// doorMetrics are those of the Stream Manager's door.
+func doorMetrics() family {
+	d := definer[streammanager.ServerStats]{prefix: "leat_streammanager_"}
+	d.gauge("connections", "Open connections.", func(s streammanager.ServerStats) float64 { return float64(s.Open) })
+	d.counter("connections_total", "Accepted connections.", func(s streammanager.ServerStats) float64 { return float64(s.Accepted) })
+	d.counter("refused_total", "Connections closed before they were clients.", func(s streammanager.ServerStats) float64 { return float64(s.Refused) })
+	for _, op := range streammanager.RequestNames() {
+		d.counter(op+"_requests_total", "Requests to "+op+".", func(s streammanager.ServerStats) float64 { return float64(s.Requests[op]) })
+	}
+	d.counter("failures_total", "Answers with a status other than success.", func(s streammanager.ServerStats) float64 {
+		var sum uint64
+		for _, n := range s.Failures {
+			sum += n
+		}
+		return float64(sum)
+	})
+	d.counter("dropped_answers_total", "Answers that came too late to be sent.", func(s streammanager.ServerStats) float64 { return float64(s.Dropped) })
+	d.counter("messages_total", "Messages acknowledged.", func(s streammanager.ServerStats) float64 { return float64(s.AppendedMessages) })
+	d.counter("message_bytes_total", "Their payloads.", func(s streammanager.ServerStats) float64 { return float64(s.AppendedBytes) })
+	return metrics[streammanager.ServerStats]{func(s *Server) []sample[streammanager.ServerStats] {
+		return []sample[streammanager.ServerStats]{{nil, s.door.Stats()}}
+	}, d.list}
+}
+
 // forwardMetrics are those of exports that deliver straight from a stream.
 func forwardMetrics() family {
 	d := definer[forward.Status]{prefix: "leat_forward_", labels: []string{"stream", "export", "kind"}}

@@ -2,6 +2,7 @@ package streammanager
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,9 @@ type ServerStats struct {
 
 // requestNames are the operations as they are counted.
 var requestNames = [...]string{"append", "append_batch", "create", "update", "delete", "describe", "list", "read", "unknown"}
+
+// RequestNames are the keys of ServerStats.Requests.
+func RequestNames() []string { return slices.Clone(requestNames[:]) }
 
 // requestIndex is an operation's place in requestNames.
 func requestIndex(op wire.Operation) int {
