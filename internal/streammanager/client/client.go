@@ -18,7 +18,7 @@
 //
 // # What it does not do
 //
-// It does not reconnect: after an Unavailable error without a context's in it, dial again. It does not retry.
+// It does not reconnect, and a request that was cut off in the middle by its context ends the connection: after an Unavailable error without a context's in it, dial again. It does not retry.
 package client
 
 import (
@@ -92,7 +92,7 @@ func Dial(ctx context.Context, addr string, o Options) (*Client, error) {
 }
 
 func (c *Client) handshake(ctx context.Context, o Options) error {
-	defer interruptible(ctx, c.conn.SetDeadline)()
+	defer interruptible(ctx, c.conn, net.Conn.SetDeadline)()
 	hello, err := wire.AppendFrame([]byte{wire.ConnectVersion}, wire.OpConnect, &wire.Connect{
 		RequestID: "connect", ProtocolVersion: wire.ProtocolVersions[0], OtherSupportedProtocolVersions: wire.ProtocolVersions[1:],
 		SDKVersion: sdkVersion, AuthToken: o.Token,
@@ -142,7 +142,7 @@ func (c *Client) do(ctx context.Context, op wire.Operation, id string, req wire.
 	c.mu.Unlock()
 	if err := c.send(ctx, op, req); err != nil {
 		if c.take(id) == nil {
-			<-k.done
+			return <-k.done // why the connection failed
 		}
 		return err
 	}
@@ -173,7 +173,7 @@ func (c *Client) send(ctx context.Context, op wire.Operation, req wire.Body) err
 	if cap(frame) <= maxKeptBuffer {
 		c.out = frame
 	}
-	defer interruptible(ctx, c.conn.SetWriteDeadline)()
+	defer interruptible(ctx, c.conn, net.Conn.SetWriteDeadline)()
 	if n, err := c.conn.Write(frame); err != nil {
 		if n > 0 || ctx.Err() == nil { // what follows half a frame is not understood
 			c.fail(lost(err))
@@ -185,7 +185,7 @@ func (c *Client) send(ctx context.Context, op wire.Operation, req wire.Body) err
 
 // read takes answers for everybody until there is one for k, ctx ends, or the connection fails. The caller has the token.
 func (c *Client) read(ctx context.Context, k *call) {
-	defer interruptible(ctx, c.conn.SetReadDeadline)()
+	defer interruptible(ctx, c.conn, net.Conn.SetReadDeadline)()
 	for len(k.done) == 0 {
 		op, payload, err := c.frame()
 		if err != nil {
@@ -281,19 +281,19 @@ func (c *Client) room(need int) {
 
 // interruptible lets ctx interrupt I/O through a deadline, until the function that it returns is called, which also
 // removes the deadline.
-func interruptible(ctx context.Context, setDeadline func(time.Time) error) (done func()) {
+func interruptible(ctx context.Context, conn net.Conn, setDeadline func(net.Conn, time.Time) error) (done func()) {
 	if ctx.Done() == nil {
 		return func() {}
 	}
 	fired := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(fired)
-		_ = setDeadline(time.Unix(1, 0)) // it fails on a closed connection only, which interrupts as well
+		_ = setDeadline(conn, time.Unix(1, 0)) // it fails on a closed connection only, which interrupts as well
 	})
 	return func() {
 		if !stop() {
 			<-fired
-			_ = setDeadline(time.Time{}) // as above
+			_ = setDeadline(conn, time.Time{}) // as above
 		}
 	}
 }

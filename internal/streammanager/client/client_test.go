@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,11 +179,11 @@ func TestAnswersInAnyOrderFindTheirCalls(t *testing.T) {
 			}
 		}
 	})
+	var next atomic.Int64 // shared, so that no caller is done long before the others: the server waits for three
 	var all sync.WaitGroup
-	for i := range callers {
+	for range callers {
 		all.Go(func() {
-			for j := range each {
-				want := int64(i*each + j)
+			for want := next.Add(1); want <= callers*each; want = next.Add(1) {
 				if n, err := c.Append(t.Context(), "s", fmt.Append(nil, want)); n != want || err != nil {
 					t.Errorf("%d, %v, want %d", n, err, want)
 					return
@@ -291,6 +292,22 @@ func TestCloseEndsACallThatWaits(t *testing.T) {
 	call.Wait()
 }
 
+// TestAServerThatDoesNotReadHoldsNobody: half a request has been sent when the context ends, so that nothing that follows
+// could be understood.
+func TestAServerThatDoesNotReadHoldsNobody(t *testing.T) {
+	over := make(chan struct{})
+	c := serve(t, func(peer) { <-over })
+	defer close(over)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := c.Append(ctx, "s", make([]byte, 64<<20)); record.KindOf(err) != record.Unavailable {
+		t.Error(err)
+	}
+	if err := c.Delete(t.Context(), "s"); record.KindOf(err) != record.Unavailable {
+		t.Error(err)
+	}
+}
+
 func TestLargeAnswersArriveWhole(t *testing.T) {
 	payload := []byte(strings.Repeat("0123456789", 500_000))
 	c := serve(t, func(p peer) {
@@ -383,10 +400,14 @@ func BenchmarkAppend(b *testing.B) {
 		}
 	})
 	payload := make([]byte, 256)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := c.Append(b.Context(), "s", payload); err != nil {
-			b.Fatal(err)
-		}
+	for name, ctx := range map[string]context.Context{"with a context that ends": b.Context(), "with one that never ends": context.Background()} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := c.Append(ctx, "s", payload); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
