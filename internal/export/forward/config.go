@@ -18,7 +18,8 @@ type Config struct {
 	// RetryMin and RetryMax bound the back-off after a failure; each pause is drawn from its upper half.
 	RetryMin time.Duration `yaml:"retry_min"`
 	RetryMax time.Duration `yaml:"retry_max"`
-	// Timeout is how long one request to a destination may take.
+	// Timeout is how long nothing may move in a request to a destination. A request of many bytes may take a second more for
+	// each 8 KiB.
 	Timeout time.Duration `yaml:"timeout"`
 	// S3Directories are the directories whose files S3 tasks may upload, links that lead out of them excepted. Without
 	// any, every task fails with a status that says so.
@@ -85,6 +86,11 @@ func (c Config) Validate() error {
 		if !filepath.IsAbs(dir) {
 			return record.Errorf(record.Invalid, "exports.s3_directories: %q is not an absolute path", dir).
 				WithHint("write the whole path, for example /var/lib/app/outbox")
+		}
+	}
+	for i := range c.Destinations {
+		if err := c.Destinations[i].Validate(); err != nil {
+			return record.Errorf(record.Invalid, "exports.destinations[%d].%w", i, err)
 		}
 	}
 	return nil

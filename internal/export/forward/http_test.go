@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/leat-io/leat/internal/record"
+	"github.com/leat-io/leat/internal/stream"
 )
 
 func TestHTTPPostsEachMessage(t *testing.T) {
@@ -165,4 +166,26 @@ func TestTargetsWaitForBandwidth(t *testing.T) {
 	if n := len(d.got()); n != 1 {
 		t.Errorf("%d requests", n)
 	}
+}
+
+// What a destination asks for lengthens the pause, up to the configured limit.
+func TestRunnerHonoursRetryAfter(t *testing.T) {
+	for after, want := range map[time.Duration]time.Duration{0: time.Second, 90 * time.Second: 90 * time.Second, 24 * time.Hour: 5 * time.Minute} {
+		bubble(t, stream.Policy{}, func(t *testing.T, w *world) {
+			var f fakeTarget
+			f.set(func(context.Context, *Batch) error { return paused(errDown, after) })
+			w.set(&f)
+			w.put(0, 10)
+			pass(10 * time.Minute)
+			times := f.times()
+			if d := times[1].Sub(times[0]); d > want || d < want/2 || (after > 0 && d != want) {
+				t.Errorf("asked for %v: a pause of %v, want %v", after, d, want)
+			}
+		})
+	}
+}
+
+func TestConfigNamesTheDestinationThatCannotBe(t *testing.T) {
+	err := Config{Destinations: []Destination{{}, {Kind: "firehose"}}}.Validate()
+	wantError(t, err, record.Invalid, `exports.destinations[1].kind: "firehose"`, "kinesis")
 }

@@ -42,7 +42,7 @@ func (a *analyticsTarget) Deliver(ctx context.Context, b *Batch) error {
 	}
 	for _, i := range b.Pending() {
 		if n := len(b.Messages[i].Payload); n > maxAnalyticsMessage {
-			b.Skip(i, fmt.Sprintf("message %d has %d bytes, IoT Analytics takes at most %d", b.Messages[i].Sequence, n, maxAnalyticsMessage))
+			b.Skip(i, fmt.Sprintf("%d bytes, and IoT Analytics takes at most %d", n, maxAnalyticsMessage))
 		}
 	}
 	account, err := a.t.account(ctx, a.dest.Config)
@@ -113,7 +113,7 @@ func settleMessages(at place, b *Batch, messages []int, refused map[int]*answer)
 		case said == nil:
 			b.Delivered(i)
 		case kindOf(0, said.code) == record.Invalid:
-			b.Skip(i, fmt.Sprintf("message %d: IoT Analytics: %v", b.Messages[i].Sequence, said))
+			b.Skip(i, "IoT Analytics: "+said.Error())
 		default:
 			if left++; first == nil {
 				first = said

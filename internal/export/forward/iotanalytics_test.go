@@ -51,7 +51,7 @@ func TestIoTAnalyticsDelivers(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := skipped(b)
-	if len(d.got()) != 3 || len(b.Pending()) != 0 || len(s) != 1 || !strings.Contains(s[6], "message 106 has 131073 bytes") {
+	if len(d.got()) != 3 || len(b.Pending()) != 0 || len(s) != 1 || !strings.Contains(s[6], "131073 bytes, and") {
 		t.Errorf("%d requests, pending %v, skipped %v", len(d.got()), b.Pending(), s)
 	}
 	if strings.Contains(string(d.got()[0].body), "null") {
@@ -66,7 +66,7 @@ func TestIoTAnalyticsMessagesThatAreRefused(t *testing.T) {
 	b := batchOf("good", "bad", "late", "odd", "good")
 	err := targetsFor(t, d.URL, nil).IoTAnalytics("readings", "x", "readings_channel", "plant-7_").Deliver(t.Context(), b)
 	wantError(t, err, record.Throttled, "2 of 5 messages refused for now, the first: ThrottlingException: no good", "slows down")
-	if s := skipped(b); !slices.Equal(b.Pending(), []int{2, 3}) || len(s) != 1 || s[1] != "message 101: IoT Analytics: InvalidRequestException: no good" {
+	if s := skipped(b); !slices.Equal(b.Pending(), []int{2, 3}) || len(s) != 1 || s[1] != "IoT Analytics: InvalidRequestException: no good" {
 		t.Errorf("pending %v, skipped %v", b.Pending(), s)
 	}
 }

@@ -50,7 +50,7 @@ func (k *kinesisTarget) Deliver(ctx context.Context, b *Batch) error {
 	at := place{service: "Kinesis", action: "kinesis:PutRecords", resource: "stream " + k.streamName, endpoint: k.dest.Endpoint}
 	for _, i := range b.Pending() {
 		if n := len(b.Messages[i].Payload); n > maxPutRecord-keyLen {
-			b.Skip(i, fmt.Sprintf("message %d has %d bytes, a Kinesis record takes at most %d", b.Messages[i].Sequence, n, maxPutRecord-keyLen))
+			b.Skip(i, fmt.Sprintf("%d bytes, and a Kinesis record takes at most %d", n, maxPutRecord-keyLen))
 		}
 	}
 	account, err := k.t.account(ctx, k.dest.Config)

@@ -127,7 +127,7 @@ func TestKinesisKeepsToItsLimits(t *testing.T) {
 	if err := target.Deliver(t.Context(), b); err != nil || !slices.Equal(counts, []int{5, 1}) || sizes[0] != 5<<20 {
 		t.Errorf("%v: requests of %v records, %v bytes", err, counts, sizes)
 	}
-	if s := skipped(b); len(s) != 1 || !strings.Contains(s[6], "message 106 has 1048541 bytes") {
+	if s := skipped(b); len(s) != 1 || !strings.Contains(s[6], "1048541 bytes, and") {
 		t.Errorf("%v", s)
 	}
 }

@@ -104,7 +104,7 @@ func (r *runner) run(ctx context.Context) {
 			r.log().Info("export ended with its stream")
 			return
 		default:
-			r.hold(ctx, pause.next(), err)
+			r.hold(ctx, max(pause.next(), min(RetryAfter(err), r.sh.cfg.RetryMax)), err)
 		}
 	}
 }

@@ -152,7 +152,7 @@ func (s *siteWiseTarget) Deliver(ctx context.Context, b *Batch) error {
 	for _, i := range b.Pending() {
 		e, err := parseEntry(b.Messages[i].Payload)
 		if err != nil {
-			b.Skip(i, fmt.Sprintf("message %d: %v", b.Messages[i].Sequence, err))
+			b.Skip(i, err.Error())
 			continue
 		}
 		entries = append(entries, indexed{i, e})
@@ -183,7 +183,7 @@ func (s *siteWiseTarget) send(ctx context.Context, a *account, at place, b *Batc
 		return err
 	}
 	if len(entries) == 1 {
-		b.Skip(entries[0].message, fmt.Sprintf("message %d: SiteWise: %v", b.Messages[entries[0].message].Sequence, said))
+		b.Skip(entries[0].message, "SiteWise: "+said.Error())
 		return nil
 	}
 	for i := range entries {
@@ -246,7 +246,7 @@ func settleEntries(at place, b *Batch, entries []indexed, refused []*entryErrors
 		}
 		said, forever := judgeEntry(refused[i], len(entries) == 1)
 		if forever {
-			b.Skip(e.message, fmt.Sprintf("message %d: SiteWise: %v", b.Messages[e.message].Sequence, said))
+			b.Skip(e.message, "SiteWise: "+said.Error())
 			continue
 		}
 		if left++; first == nil {
