@@ -47,8 +47,6 @@ func (s *Server) openTargets(limiter *forward.Limiter) error {
 	s.closeLater(s.targets.shared.Close)
 	s.targets.s3 = forward.NewS3Tasks(forward.S3Options{
 		Config: cfg, State: state, Limiter: limiter, Clock: s.clock, Log: log,
-			return cfg.Destination(streamName, export, forward.KindS3)
-		},
 		WriteStatus: func(ctx context.Context, streamName string, payload []byte) error {
 			return s.targets.status(ctx, streamName, payload)
 		},
