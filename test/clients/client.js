@@ -15,6 +15,19 @@ const logger = { error: log, warn: log, info: log, debug: () => {} };
 // A refused connection also surfaces as a rejection that nobody can catch; onErrorCb has reported it by then.
 process.on('unhandledRejection', (e) => log('unhandled rejection:', e));
 
+const read = async (name, options) => {
+    const messages = await client.readMessages(name, options ? sm.ReadMessagesOptions.fromMap(options) : null);
+    return {
+        messages: messages.map((m) => ({
+            streamName: m.streamName,
+            sequenceNumber: m.sequenceNumber,
+            ingestTime: m.ingestTime,
+            payload: m.payload.toString('base64'),
+        })),
+    };
+};
+let reading = null; // begun and not finished
+
 const commands = {
     connect({ requestTimeout = 20 }) {
         timeout = requestTimeout * 1000;
@@ -32,17 +45,12 @@ const commands = {
     async append({ name, payload }) {
         return { sequenceNumber: await client.appendMessage(name, Buffer.from(payload, 'base64')) };
     },
-    async read({ name, options }) {
-        const messages = await client.readMessages(name, options ? sm.ReadMessagesOptions.fromMap(options) : null);
-        return {
-            messages: messages.map((m) => ({
-                streamName: m.streamName,
-                sequenceNumber: m.sequenceNumber,
-                ingestTime: m.ingestTime,
-                payload: m.payload.toString('base64'),
-            })),
-        };
+    read({ name, options }) { return read(name, options); },
+    async begin({ name, options }) {
+        reading = read(name, options);
+        reading.catch(() => {}); // finish reports it
     },
+    finish() { return reading; },
     async parallel({ name, workers, each }) {
         const work = async (worker) => {
             const sequence = [];

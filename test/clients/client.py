@@ -22,10 +22,14 @@ class Driver:
 
     def __init__(self):
         self.client = None
+        self.reading = None
 
     def connect(self, requestTimeout=20):
         if self.client is not None:
-            self.client.close()
+            try:
+                self.client.close()
+            except OSError:
+                pass  # its connection is gone already: that is why a new one is wanted
             self.client = None
         self.client = sdk.StreamManagerClient(request_timeout=requestTimeout)
 
@@ -51,9 +55,22 @@ class Driver:
         return {"sequenceNumber": self.client.append_message(name, base64.b64decode(payload))}
 
     def read(self, name, options=None):
-        if options is not None:
-            options = data.ReadMessagesOptions.from_dict(options)
-        messages = self.client.read_messages(name, options)
+        return self.messages(self.client.read_messages(name, self.options(options)))
+
+    def begin(self, name, options=None):
+        """Starts a read that finish ends. What read_messages runs is put on the client's loop without waiting for it."""
+        loop = getattr(self.client, "_StreamManagerClient__loop")
+        self.reading = asyncio.run_coroutine_threadsafe(self.client._read_messages(name, self.options(options)), loop)
+
+    def finish(self):
+        return self.messages(self.reading.result())
+
+    @staticmethod
+    def options(options):
+        return None if options is None else data.ReadMessagesOptions.from_dict(options)
+
+    @staticmethod
+    def messages(messages):
         return {
             "messages": [
                 {

@@ -191,7 +191,7 @@ func (c *client) all(name string, count int) []message {
 	var list []message
 	for len(list) < count {
 		r := c.must("read", args{"name": name, "options": args{
-			"desiredStartSequenceNumber": len(list), "minMessageCount": 1, "maxMessageCount": 1000, "readTimeoutMillis": 5000,
+			"desiredStartSequenceNumber": len(list), "minMessageCount": 1, "maxMessageCount": 1000, "readTimeoutMillis": 1000,
 		}})
 		list = append(list, r.Messages...)
 	}

@@ -45,9 +45,10 @@ func newKinesis(t *testing.T) *kinesis {
 func (k *kinesis) serve(w http.ResponseWriter, r *http.Request) {
 	var req putRecords
 	body, err := io.ReadAll(r.Body)
-	if err == nil {
-		err = json.Unmarshal(body, &req)
+	if err != nil {
+		return // the client was killed in the middle of it
 	}
+	err = json.Unmarshal(body, &req)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err != nil || r.Header.Get("X-Amz-Target") != "Kinesis_20131202.PutRecords" || len(req.Records) == 0 || len(req.Records) > 500 ||
