@@ -98,6 +98,34 @@ func TestOverwriteResumesAndSendsOnlyMissingParts(t *testing.T) {
 	wantStateEmpty(t, state)
 }
 
+// An upload carries its metadata from the start: another one cannot go on with it.
+func TestOverwriteWithOtherMetadataStartsAnew(t *testing.T) {
+	g := blobtest.StartGateway(t)
+	p := blobtest.NewProxy(t, g.Endpoint)
+	c := settings(g)
+	c.Endpoint, c.Concurrency = p.URL, 1
+	state := stateDir(t)
+	p.Set(blobtest.Cut, isPartFrom(2))
+	u := overwriting(bigKey, blobtest.Bytes(1, bigSize))
+	s := open(t, c, state)
+	if err := s.Put(t.Context(), u); err == nil {
+		t.Fatal("put succeeded")
+	}
+	p.Set(blobtest.Pass, nil)
+	u.Metadata = map[string]string{"origin": "unit 8"}
+	if err := s.Put(t.Context(), u); err != nil {
+		t.Fatal(err)
+	}
+	key := bigKey
+	out, err := s.Client().HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &g.Bucket, Key: &key})
+	if err != nil || !maps.Equal(out.Metadata, u.Metadata) {
+		t.Errorf("metadata %v, %v, want %v", out.Metadata, err, u.Metadata)
+	}
+	if err := s.Abort(t.Context(), u.Resume); err != nil || len(unfinished(t, s, g.Bucket)) != 0 {
+		t.Errorf("abort of the first: %v, %d are left", err, len(unfinished(t, s, g.Bucket)))
+	}
+}
+
 func TestAbortGivesUpWhatWasBegunUnderAName(t *testing.T) {
 	g := blobtest.StartGateway(t)
 	p := blobtest.NewProxy(t, g.Endpoint)

@@ -90,6 +90,7 @@ func sourceDir(t *testing.T) string {
 		os.Symlink("..", filepath.Join(dir, "parent")),
 		os.Symlink("nowhere", filepath.Join(dir, "dangling")),
 		syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600),
+		syscall.Mknod(filepath.Join(dir, "socket"), syscall.S_IFSOCK|0o600, 0),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -130,6 +131,7 @@ func TestFilesAreConfined(t *testing.T) {
 		"the directory itself":           {nested[:2], ".", record.Denied, setting},
 		"a directory":                    {nested[:2], "sub", record.Invalid, "name a file"},
 		"a pipe":                         {nested, "pipe", record.Invalid, "name a file"},
+		"a socket":                       {nested, "socket", record.Invalid, "name a file"},
 		"missing":                        {nested, "absent", record.NotFound, "append the task again"},
 		"below a file":                   {nested, "file/x", record.NotFound, "append the task again"},
 		"dangling link":                  {nested, "dangling", record.NotFound, "append the task again"},
@@ -153,7 +155,14 @@ func TestAFileThatChangesDoesNotReadOn(t *testing.T) {
 	dir := sourceDir(t)
 	path := filepath.Join(dir, "file")
 	for name, change := range map[string]func() error{
-		"longer":    func() error { return os.WriteFile(path, []byte("content and more"), 0o600) },
+		"longer": func() error { return os.WriteFile(path, []byte("content and more"), 0o600) },
+		"longer, with its time as before": func() error {
+			info, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			return errors.Join(os.WriteFile(path, []byte("content and more"), 0o600), os.Chtimes(path, time.Time{}, info.ModTime()))
+		},
 		"other":     func() error { return os.Chtimes(path, time.Now(), time.Now().Add(time.Hour)) },
 		"truncated": func() error { return os.Truncate(path, 0) },
 	} {
