@@ -64,6 +64,9 @@ func (c *Config) Validate() error {
 				WithHint("write for example reclaim_exported: [sensor*], or \"*\" for every stream")
 		}
 	}
+	if err := c.Exports.Validate(); err != nil {
+		return record.Errorf(record.Invalid, "stream_manager.%w", err) // the error begins with the key below this section
+	}
 	return nil
 }
 

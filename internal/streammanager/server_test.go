@@ -37,6 +37,7 @@ func TestConfigSaysWhatToWriteInstead(t *testing.T) {
 		"authenticate with a file":      {func(c *Config) { c.Authenticate, c.TokensFile = &on, "t" }, ""},
 		"no connection":                 {func(c *Config) { c.MaxConnections = 0 }, "max_connections"},
 		"no memory":                     {func(c *Config) { c.MemoryBytes = 5 }, "memory_bytes"},
+		"threads of exports":            {func(c *Config) { c.Exports.Threads = -1 }, "stream_manager.exports.threads"},
 		"a pattern that matches nobody": {func(c *Config) { c.ReclaimExported = []string{"a", ""} }, "reclaim_exported"},
 	} {
 		cfg := DefaultConfig()
