@@ -31,6 +31,7 @@ type runner struct {
 	mu        sync.Mutex // guards below; only the runner's goroutine writes, so it alone reads without
 	at        progress   // as stored, but for the times and the trouble, which are newer
 	oldest    stamp      // of the oldest message that is not settled, when known
+	failure   note       // of the failures in a row, while at.trouble is a loss that must be shown after them
 	retries   uint64
 	inRow     int
 	human     bool // the last failure needs a person
@@ -244,11 +245,19 @@ func (r *runner) recovered() {
 	if failures == 0 {
 		return
 	}
-	r.update(func() { r.inRow, r.human, r.nextRetry = 0, false, time.Time{} })
+	r.update(func() { r.inRow, r.human, r.nextRetry, r.failure = 0, false, time.Time{}, note{} })
 	r.log().Info("export goes on", "failures", failures)
 	if failures >= degradedAfter { // an outage is over: others of the kind need not sit out their pauses
 		r.sh.wake(r.spec.Kind)
 	}
+}
+
+// shown is what LastError tells: the failure that lasts, before the loss that it must not hide for good.
+func (r *runner) shown() note {
+	if r.failure.text != "" {
+		return r.failure
+	}
+	return r.at.trouble
 }
 
 // hold records a failure and pauses, until the time is over, somebody wakes the export, or ctx ends.
@@ -257,15 +266,20 @@ func (r *runner) hold(ctx context.Context, d time.Duration, cause error) {
 	case <-r.kick:
 	default:
 	}
-	was := r.at.trouble.text
+	was := r.shown().text
 	r.update(func() {
 		r.retries++
 		r.inRow++
 		r.human = needsHuman(cause)
 		r.nextRetry = time.Now().Add(d)
-		r.at.trouble = note{at: r.sh.clock.Read().Wall, text: clip(cause.Error()), hint: clip(record.HintOf(cause))}
+		n := note{at: r.sh.clock.Read().Wall, text: clip(cause.Error()), hint: clip(record.HintOf(cause))}
+		if r.forgets(r.at.trouble) {
+			r.at.trouble = n
+		} else {
+			r.failure = n
+		}
 	})
-	if r.inRow == 1 || r.at.trouble.text != was || r.inRow%10 == 0 {
+	if r.inRow == 1 || r.shown().text != was || r.inRow%10 == 0 {
 		r.log().Warn("export held up, will try again", "error", cause, "hint", record.HintOf(cause),
 			"error_kind", record.KindOf(cause).String(), "in_a_row", r.inRow, "retry_in", d.Round(time.Millisecond).String())
 	}

@@ -84,11 +84,12 @@ func (r *runner) status() Status {
 	now := r.sh.clock.Read()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	shown := r.shown()
 	s := Status{
 		ID: r.spec.ID, Name: r.spec.Name, Stream: r.spec.Stream, Identifier: r.spec.Identifier, Kind: r.spec.Kind,
 		Disabled: r.spec.Disabled, Next: r.at.next, Messages: r.at.messages, Bytes: r.at.bytes, Skipped: r.at.skipped,
 		Dropped: r.at.dropped, LastAttempt: wallTime(r.at.attempt), LastDelivered: wallTime(r.at.delivered),
-		LastError: r.at.trouble.text, Hint: r.at.trouble.hint, Retries: r.retries, InRow: r.inRow, NextRetry: r.nextRetry,
+		LastError: shown.text, Hint: shown.hint, Retries: r.retries, InRow: r.inRow, NextRetry: r.nextRetry,
 		Degraded: r.human || r.inRow >= degradedAfter,
 	}
 	if err != nil { // the stream is gone
