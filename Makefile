@@ -49,6 +49,6 @@ docs: ## the generated reference
 	$(GO) test ./cmd/leat -run TestReferencePagesAreFresh -update
 
 clean: ## what was built and installed here
-	rm -rf $(BIN) $(TOOLS) leat-data test/readers/node_modules
+	rm -rf $(BIN) $(TOOLS) leat-data test/readers/node_modules test/clients/node_modules
 
 .PHONY: help build leat leat-sql demo tools check test soak bench cross docs clean

@@ -85,11 +85,7 @@ func (c *conn) refuseConnect(id string, why error) error {
 	c.s.count.failed(resp.Status)
 	c.greet(resp)
 	c.out.flush(time.Now().Add(flushTime))
-	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-		if c.in.limit(time.Now().Add(lingerTime)) == nil {
-			io.Copy(io.Discard, io.LimitReader(c.in, maxConnect)) //nolint:errcheck // whatever comes is thrown away
-		}
-	}
+	c.hangUp(maxConnect)
 	return why
 }
 

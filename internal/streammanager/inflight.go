@@ -1,6 +1,7 @@
 package streammanager
 
 import (
+	"io"
 	"time"
 
 	"github.com/leat-io/leat/internal/streammanager/wire"
@@ -187,4 +188,19 @@ func (c *conn) drain() {
 		}
 	}
 	c.out.flush(time.Now().Add(flushTime))
+	c.hangUp(maxSkipped)
+}
+
+// maxSkipped bounds what hangUp reads of a connection that had requests under way.
+const maxSkipped = 64 << 20
+
+// hangUp ends our side and reads what still comes, for a moment and up to limit bytes: a socket that is closed with bytes
+// unread resets the connection, and takes answers that the client has not read with it. The Python client never connects
+// again after that.
+func (c *conn) hangUp(limit int64) {
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || c.nc.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	io.Copy(io.Discard, io.LimitReader(c.nc, limit)) //nolint:errcheck // whatever comes is thrown away
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/leat-io/leat/internal/testenv"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -407,6 +409,34 @@ func TestShutdownAnswersWhatIsOnItsWay(t *testing.T) {
 		}
 		n.start()
 		c.append("s", []byte("the same client goes on"))
+	})
+}
+
+// TestStopUnderLoad: a client whose requests were under way when the server stopped goes on when it is back. A connection
+// that is reset instead of closed is the end of the Python client.
+func TestStopUnderLoad(t *testing.T) {
+	eachSDK(t, "", func(t *testing.T, n *node, c *client) {
+		c.must("connect", args{"requestTimeout": 3})
+		c.create("s", nil)
+		other := newClient(t, n, c.sdk)
+		c.send("parallel", args{"name": "s", "workers": 8, "each": 3000})
+		testenv.Wait(t, patience, func() bool {
+			return other.must("describe", args{"name": "s"}).Info.StorageStatus.Newest > 20
+		}, "appends to be under way")
+		n.stop()
+		n.start()
+		if r, f := c.answer(); f == nil {
+			t.Errorf("24,000 appends were done before the server stopped: %+v", r)
+		}
+		var last any
+		for range 3 {
+			_, f := c.try("list", nil)
+			if f == nil {
+				return
+			}
+			last = f
+		}
+		t.Errorf("the client does not go on: %+v", last)
 	})
 }
 
